@@ -1,0 +1,16 @@
+//! The server's domain as pure machines: what a conversation is, who gets what, how a session catches up. Inputs
+//! are requests, completions and read results; outputs are [`effect::Effect`]s, performed by the node. Nothing
+//! here does I/O, reads a clock, draws randomness or waits: `now` and the seed of the salts are arguments, and
+//! whatever depends on durability is released by `on_durable` only.
+
+pub mod conversation;
+mod cursors;
+mod directory;
+pub mod effect;
+mod fan_out;
+pub mod limits;
+pub mod log;
+pub mod placement;
+mod salt;
+mod session;
+pub mod shard;

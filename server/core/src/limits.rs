@@ -1,0 +1,35 @@
+//! Bounds of a shard: every queue and cache of the core, with what happens when it is full.
+
+/// Log operations of one shard under way. Full: sends are answered `Busy`, cursors wait.
+pub const LOG_OPS_IN_FLIGHT_MAX: usize = 4096;
+/// Bytes of their contents. Full: sends are answered `Busy`.
+pub const LOG_BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
+/// Places of [`LOG_OPS_IN_FLIGHT_MAX`] kept for what is not a send: users, devices, cursors.
+pub const LOG_OPS_RESERVED: usize = 64;
+/// Reads of one shard under way. Full: requests are answered `Busy`, catch-ups wait in [`READS_WAITING_MAX`].
+pub const READS_IN_FLIGHT_MAX: usize = 1024;
+/// Inputs parked at a conversation that is loading or that a membership change bars. Full: `Busy`.
+pub const PARKED_MAX: usize = 256;
+/// Entries of a conversation kept in memory for those who lag a little. Full: the oldest goes.
+pub const TAIL_ENTRIES_MAX: usize = 64;
+/// Content bytes likewise.
+pub const TAIL_BYTES_MAX: usize = 256 * 1024;
+/// Conversations in memory. Full: one at rest (nothing pending, no reader) is unloaded; else `Busy`.
+pub const CONVERSATIONS_LOADED_MAX: usize = 100_000;
+/// Client message ids that a conversation remembers in memory, per user.
+pub const RECENT_IDS_MAX: usize = 128;
+/// Sessions of a shard. Full: refused, `Busy`.
+pub const SESSIONS_MAX: usize = 1_000_000;
+/// Conversations that one session has resumed. Full: the `Resume` is refused.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 20_000;
+/// Cursors are committed at most this long after their acknowledgement.
+pub const CURSOR_DELAY_MS_MAX: u64 = 100;
+/// Cursors in one log operation.
+pub const CURSORS_PER_OP_MAX: usize = 1024;
+/// What a busy answer asks a client to wait.
+pub const BUSY_RETRY_AFTER_MS: u32 = 200;
+
+const _: () = {
+    assert!(LOG_OPS_RESERVED < LOG_OPS_IN_FLIGHT_MAX);
+    assert!(TAIL_BYTES_MAX > talaria_protocol::limits::ENTRY_BYTES_MAX);
+};
