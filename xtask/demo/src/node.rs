@@ -1,0 +1,123 @@
+//! The node as a process of its own, on files that lose what is not synced when it is killed.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+use talaria_powercut::{PowerCut, Stats};
+
+/// How nodes are started.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The `talaria` binary, or one that is broken on purpose.
+    pub program: PathBuf,
+    /// Arguments before the usual ones.
+    pub args: Vec<String>,
+    /// Where the log is.
+    pub data_dir: PathBuf,
+    /// Kills are power cuts; without it, they leave the page cache.
+    pub power_cut: Option<u64>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    /// Where it listens.
+    pub address: String,
+    stats: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    /// Where a node of this kind leaves its CA.
+    pub fn ca(&self) -> PathBuf {
+        self.data_dir.join("dev/ca.pem")
+    }
+
+    /// A token for a user of the dev node.
+    pub fn token(&self, talaria: &Path, subject: &str) -> anyhow::Result<String> {
+        let output = Command::new(talaria)
+            .args(["token", "--subject", subject, "--data-dir"])
+            .arg(&self.data_dir)
+            .output()
+            .with_context(|| format!("cannot run {}", talaria.display()))?;
+        if !output.status.success() {
+            bail!("talaria token failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// Starts a node and waits until it listens. `round` counts the starts: each power cut tears in its own way.
+    pub fn start(&self, listen: &str, round: u64) -> anyhow::Result<Node> {
+        std::fs::create_dir_all(&self.data_dir)?;
+        let log = std::fs::File::options().create(true).append(true).open(self.data_dir.join("node.log"))?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).args(["serve", "--dev", "--listen", listen, "--admin-listen", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(&self.data_dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let stats = self.power_cut.map(|seed| -> anyhow::Result<PathBuf> {
+            let stats = self.data_dir.join("powercut.stats");
+            let cut = PowerCut {
+                seed: Some(seed.wrapping_mul(1_000).wrapping_add(round)),
+                stats: Some(stats.clone()),
+                ..PowerCut::new(self.data_dir.join("log"))
+            };
+            cut.apply(&mut command)?;
+            Ok(stats)
+        });
+        let stats = stats.transpose()?;
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
+        let stdout = child.stdout.take().context("the node has no stdout")?;
+        let mut first = String::new();
+        BufReader::new(stdout).read_line(&mut first)?;
+        let address = serde_json::from_str::<serde_json::Value>(&first)
+            .ok()
+            .and_then(|line| Some(line.get("listening")?.as_str()?.to_owned()));
+        let Some(address) = address else {
+            let status = child.wait()?;
+            let log = std::fs::read_to_string(self.data_dir.join("node.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(5).collect();
+            bail!("the node did not start ({status}): {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        };
+        Ok(Node { child, address, stats })
+    }
+}
+
+impl Node {
+    /// Kills it with SIGKILL. Returns how many bytes that were written were lost.
+    pub fn kill(mut self) -> anyhow::Result<u64> {
+        self.child.kill()?;
+        self.child.wait()?;
+        match &self.stats {
+            Some(stats) => Ok(Stats::read(stats).context("the power-cut shim was not loaded")?.held_bytes),
+            None => Ok(0),
+        }
+    }
+
+    /// Ends it with SIGTERM, and waits.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id())?;
+        // SAFETY: a signal to a child that was not waited for yet, so its pid is still its own.
+        #[allow(unsafe_code)]
+        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        if sent != 0 {
+            bail!("cannot signal the node: {}", std::io::Error::last_os_error());
+        }
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the node ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    /// No node outlives its run.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
