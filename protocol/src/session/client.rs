@@ -1,0 +1,457 @@
+//! The client's end of a session: one per connection, from its Hello to the connection's end. Mints request ids,
+//! keeps the server's limits and the connection alive, grants credit, and knows the server's time. It keeps no
+//! message: outbox, store and reconnection are the engine's. spec/session.md.
+//!
+//! ```text
+//! AwaitingWelcome ──Welcome──▶ Live ──┐ GoAway, violation, nothing heard
+//!        └──── Refused, GoAway, violation, timeout ────▶ Closed
+//! ```
+//! The last event is always one of `Refused`, `GoAway` and `Closed`.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Millis, TransmitQueue};
+use crate::{
+    error_code::ErrorCode,
+    frame::FrameError,
+    ids::ConversationId,
+    limits::{
+        ENTRY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_WELCOME, HANDSHAKE_TIMEOUT, HELLO_TIMEOUT,
+        KEEPALIVE_MISSED_MAX,
+    },
+    message::{
+        Credit, Cursor, ParseError, RequestId,
+        client::{ClientFrame, Hello, Request, Token},
+        server::{GoAway, Refused, ServerFrame, Welcome},
+    },
+};
+
+/// A grant is renewed when this part of its window is consumed.
+const CREDIT_RENEWAL_PARTS: u64 = 4;
+
+/// What a client may tune.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// `Welcome` or `Refused` comes within this time of `Hello`.
+    pub welcome_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { welcome_timeout: HELLO_TIMEOUT.saturating_add(HANDSHAKE_TIMEOUT) }
+    }
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientEvent {
+    /// The session is open.
+    Welcome(Box<Welcome>),
+    /// It is not; the last event.
+    Refused(Refused),
+    /// It ends; the last event.
+    GoAway(GoAway),
+    /// Anything else: an answer to a request in flight that was not cancelled, or what answers none. Never
+    /// `Pong`.
+    Frame(ServerFrame),
+    /// This end gave up; the last event.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why a client's session gave up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// Neither `Welcome` nor `Refused` came.
+    #[error("the server did not answer the hello")]
+    WelcomeTimeout,
+    /// Nothing was heard for two keepalive periods.
+    #[error("the connection is dead")]
+    Dead,
+    /// The server broke a rule, or is of a newer protocol.
+    #[error(transparent)]
+    Violation(#[from] ParseError),
+    /// What came is no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// As many requests as the server allows wait for their answers, or the session is not open. Try again after the
+/// next answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no more requests may wait for their answers")]
+pub struct TooManyRequests;
+
+#[derive(Debug)]
+enum State {
+    AwaitingWelcome { deadline: Millis },
+    Live(Live),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Live {
+    keepalive: Duration,
+    requests_in_flight_max: usize,
+    cursors_per_resume_max: usize,
+    in_flight: Vec<RequestId>,
+    last_heard: Millis,
+    last_sent: Millis,
+    last_ping: Millis,
+    server_time: ServerTime,
+}
+
+impl Live {
+    /// When something must be sent: this end is silent for a keepalive period, or the other one is and was not
+    /// asked lately.
+    fn ping_at(&self) -> Millis {
+        self.last_sent.min(self.last_heard).max(self.last_ping).after(self.keepalive)
+    }
+
+    fn dead_at(&self) -> Millis {
+        self.last_heard.after(self.keepalive * KEEPALIVE_MISSED_MAX)
+    }
+}
+
+/// The server's clock, as far as a stamp told it.
+#[derive(Clone, Copy, Debug)]
+struct ServerTime {
+    unix_ms: u64,
+    at: Millis,
+}
+
+/// What the server may send, and what of it was consumed.
+#[derive(Debug)]
+struct CreditWindow {
+    window: Credit,
+    consumed: Credit,
+    granted: Credit,
+}
+
+impl CreditWindow {
+    /// The next grant, once enough of the last one is consumed: a part of the window, or so much that the largest
+    /// entry would not fit.
+    fn renew(&mut self) -> Option<Credit> {
+        let next = Credit {
+            entries: self.consumed.entries.saturating_add(self.window.entries),
+            bytes: self.consumed.bytes.saturating_add(self.window.bytes),
+        };
+        // Nothing when the window was cut below the first grant, until that is consumed.
+        let gain = Credit {
+            entries: next.entries.saturating_sub(self.granted.entries),
+            bytes: next.bytes.saturating_sub(self.granted.bytes),
+        };
+        let left_bytes = self.window.bytes.saturating_sub(gain.bytes);
+        let due = gain.entries > self.window.entries / CREDIT_RENEWAL_PARTS
+            || gain.bytes > self.window.bytes / CREDIT_RENEWAL_PARTS
+            || (gain.bytes > 0 && left_bytes < ENTRY_BYTES_MAX as u64);
+        if !due {
+            return None;
+        }
+        self.granted = Credit {
+            entries: self.granted.entries.max(next.entries),
+            bytes: self.granted.bytes.max(next.bytes),
+        };
+        Some(self.granted)
+    }
+}
+
+/// One session, as a client sees it. See the module's diagram.
+#[derive(Debug)]
+pub struct ClientSession {
+    state: State,
+    protocol: (u32, u32),
+    next_request_id: u64,
+    next_nonce: u64,
+    credit: CreditWindow,
+    events: VecDeque<ClientEvent>,
+    transmit: TransmitQueue,
+}
+
+impl ClientSession {
+    /// Of a connection that is open since `now`: `hello` is the first frame out.
+    #[allow(clippy::needless_pass_by_value, reason = "a hello holds a token, which is given away")]
+    pub fn new(now: Millis, hello: Hello, config: Config) -> Self {
+        let credit =
+            CreditWindow { window: hello.credit, consumed: Credit::default(), granted: hello.credit };
+        let protocol = (hello.protocol_min, hello.protocol_max);
+        let mut transmit = TransmitQueue::default();
+        transmit.push(ClientFrame::Hello(Box::new(hello)).encode());
+        Self {
+            state: State::AwaitingWelcome { deadline: now.after(config.welcome_timeout) },
+            protocol,
+            next_request_id: 1,
+            next_nonce: 1,
+            credit,
+            events: VecDeque::new(),
+            transmit,
+        }
+    }
+
+    // ---- in ----
+
+    /// The payload of one frame. Whatever it says, this cannot fail: a breach closes the session.
+    pub fn handle_frame(&mut self, now: Millis, payload: Bytes) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        match ServerFrame::parse(payload) {
+            Ok(frame) => self.on_frame(now, frame),
+            Err(error) => self.close(error.into()),
+        }
+    }
+
+    /// The bytes are no frames.
+    pub fn handle_frame_error(&mut self, error: FrameError) {
+        self.close(error.into());
+    }
+
+    /// To be called at or after [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Millis) {
+        match &mut self.state {
+            State::AwaitingWelcome { deadline } if now >= *deadline => {
+                self.close(CloseReason::WelcomeTimeout);
+            }
+            State::Live(live) if now >= live.dead_at() => self.close(CloseReason::Dead),
+            State::Live(live) if now >= live.ping_at() => {
+                live.last_ping = now;
+                let nonce = self.next_nonce;
+                self.next_nonce += 1;
+                self.transmit_frame(now, &ClientFrame::Ping(nonce));
+            }
+            _ => {}
+        }
+    }
+
+    // ---- what the engine says ----
+
+    /// Sends a request; its answer is an [`ClientEvent::Frame`] with this id.
+    ///
+    /// # Errors
+    /// No more may wait, or the session is not open.
+    pub fn request(&mut self, now: Millis, request: Request) -> Result<RequestId, TooManyRequests> {
+        let request_id = self.begin_request()?;
+        self.transmit_frame(now, &ClientFrame::Request(request_id, request));
+        Ok(request_id)
+    }
+
+    /// Renews the token; answered as a request is.
+    ///
+    /// # Errors
+    /// No more may wait, or the session is not open.
+    pub fn reauth(&mut self, now: Millis, token: Token) -> Result<RequestId, TooManyRequests> {
+        let request_id = self.begin_request()?;
+        self.transmit_frame(now, &ClientFrame::Reauth { request_id, token });
+        Ok(request_id)
+    }
+
+    /// The answer is no longer wanted and will not come out; what it began may still happen. Its place is free
+    /// here at once and on the server once the work is done, so that a request right after it may be answered by
+    /// `TOO_MANY_REQUESTS`.
+    pub fn cancel(&mut self, now: Millis, request_id: RequestId) {
+        if self.release(request_id) {
+            self.transmit_frame(now, &ClientFrame::Cancel(request_id));
+        }
+    }
+
+    /// Asks for deliveries from these cursors on, in as many frames as the server's limit makes it.
+    pub fn resume(&mut self, now: Millis, cursors: &[(ConversationId, Cursor)]) {
+        let State::Live(live) = &self.state else { return };
+        for part in cursors.chunks(live.cursors_per_resume_max) {
+            self.transmit_frame(now, &ClientFrame::Resume(part.to_vec()));
+        }
+    }
+
+    /// Everything of the conversation up to here is in the store, committed.
+    pub fn ack(&mut self, now: Millis, conversation: ConversationId, up_to: u64) {
+        self.transmit_frame(now, &ClientFrame::Ack { conversation, up_to });
+    }
+
+    /// Entries that came, by `Deliver` or in a page, were taken off the client's hands: the sum of their
+    /// [`Entry::encoded_len`](crate::entry::Entry::encoded_len). Grants more once enough of the window is used.
+    pub fn consumed(&mut self, now: Millis, entries: u64, bytes: u64) {
+        let consumed = &mut self.credit.consumed;
+        consumed.entries = consumed.entries.saturating_add(entries);
+        consumed.bytes = consumed.bytes.saturating_add(bytes);
+        if matches!(self.state, State::Live(_))
+            && let Some(total) = self.credit.renew()
+        {
+            self.transmit_frame(now, &ClientFrame::Credit(total));
+        }
+    }
+
+    /// Ends the session: the server answers `GoAway` of `LOGGED_OUT`.
+    pub fn logout(&mut self, now: Millis) {
+        self.transmit_frame(now, &ClientFrame::Logout);
+    }
+
+    // ---- out ----
+
+    /// What the server says, in order.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next whole frame to write, in order.
+    pub fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.transmit.pop()
+    }
+
+    /// Bytes that [`poll_transmit`](Self::poll_transmit) will give. Request nothing while it is more than you
+    /// want.
+    pub fn transmit_bytes(&self) -> usize {
+        self.transmit.bytes
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        match &self.state {
+            State::AwaitingWelcome { deadline } => Some(*deadline),
+            State::Live(live) => Some(live.ping_at().min(live.dead_at())),
+            State::Closed => None,
+        }
+    }
+
+    /// The longest payload that the decoder may take now.
+    pub fn frame_bytes_max(&self) -> usize {
+        if self.is_live() { FRAME_BYTES_MAX } else { FRAME_BYTES_MAX_BEFORE_WELCOME }
+    }
+
+    /// `Welcome` came and the end did not.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
+    }
+
+    /// Nothing more comes or goes: end the connection.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Requests without an answer, cancelled ones apart.
+    pub fn requests_in_flight(&self) -> usize {
+        match &self.state {
+            State::Live(live) => live.in_flight.len(),
+            _ => 0,
+        }
+    }
+
+    /// The server's time, ms since 1970, behind by at most a one-way delay; `None` before `Welcome`. Message ids
+    /// are minted from it.
+    pub fn server_unix_ms(&self, now: Millis) -> Option<u64> {
+        let State::Live(live) = &self.state else { return None };
+        let since_ms = u64::try_from(now.since(live.server_time.at).as_millis()).unwrap_or(u64::MAX);
+        Some(live.server_time.unix_ms.saturating_add(since_ms))
+    }
+
+    // ---- inside ----
+
+    fn close(&mut self, reason: CloseReason) {
+        if !matches!(self.state, State::Closed) {
+            self.end_with(ClientEvent::Closed { reason });
+        }
+    }
+
+    fn end_with(&mut self, last: ClientEvent) {
+        self.state = State::Closed;
+        self.transmit = TransmitQueue::default();
+        self.events.push_back(last);
+    }
+
+    fn violation(&mut self, message: &str) {
+        let code = ErrorCode::ProtocolViolation;
+        self.close(ParseError { request_id: None, code, message: message.into() }.into());
+    }
+
+    fn begin_request(&mut self) -> Result<RequestId, TooManyRequests> {
+        let State::Live(live) = &mut self.state else { return Err(TooManyRequests) };
+        if live.in_flight.len() >= live.requests_in_flight_max {
+            return Err(TooManyRequests);
+        }
+        let request_id = RequestId::new(self.next_request_id).ok_or(TooManyRequests)?;
+        self.next_request_id += 1;
+        live.in_flight.push(request_id);
+        Ok(request_id)
+    }
+
+    /// Whether it was in flight.
+    fn release(&mut self, request_id: RequestId) -> bool {
+        let State::Live(live) = &mut self.state else { return false };
+        match live.in_flight.iter().position(|id| *id == request_id) {
+            Some(index) => {
+                live.in_flight.swap_remove(index);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn transmit_frame(&mut self, now: Millis, frame: &ClientFrame) {
+        if let State::Live(live) = &mut self.state {
+            live.last_sent = now;
+            self.transmit.push(frame.encode());
+        }
+    }
+
+    fn on_frame(&mut self, now: Millis, frame: ServerFrame) {
+        match (&mut self.state, frame) {
+            (_, ServerFrame::GoAway(go_away)) => self.end_with(ClientEvent::GoAway(go_away)),
+            (State::AwaitingWelcome { .. }, ServerFrame::Welcome(welcome)) => self.on_welcome(now, welcome),
+            (State::AwaitingWelcome { .. }, ServerFrame::Refused(refused)) => {
+                self.end_with(ClientEvent::Refused(refused));
+            }
+            (State::AwaitingWelcome { .. }, ServerFrame::Ignored) => {}
+            (State::AwaitingWelcome { .. }, _) => {
+                self.violation("the first frame is neither Welcome nor Refused");
+            }
+            (State::Live(live), frame) => {
+                live.last_heard = now;
+                self.on_live_frame(now, frame);
+            }
+            (State::Closed, _) => {}
+        }
+    }
+
+    fn on_welcome(&mut self, now: Millis, welcome: Box<Welcome>) {
+        let (protocol_min, protocol_max) = self.protocol;
+        if !(protocol_min..=protocol_max).contains(&welcome.protocol) {
+            return self.violation("a protocol that was not offered");
+        }
+        self.state = State::Live(Live {
+            keepalive: Duration::from_millis(welcome.keepalive_ms.into()),
+            requests_in_flight_max: welcome.limits.requests_in_flight_max as usize,
+            cursors_per_resume_max: welcome.limits.cursors_per_resume_max as usize,
+            in_flight: Vec::new(),
+            last_heard: now,
+            last_sent: now,
+            last_ping: now,
+            server_time: ServerTime { unix_ms: welcome.hlc.unix_ms(), at: now },
+        });
+        // A window that the server would call an abuse is cut, from the next grant on.
+        let window = &mut self.credit.window;
+        window.entries = window.entries.min(welcome.limits.credit_entries_max);
+        window.bytes = window.bytes.min(welcome.limits.credit_bytes_max);
+        self.events.push_back(ClientEvent::Welcome(welcome));
+    }
+
+    fn on_live_frame(&mut self, now: Millis, frame: ServerFrame) {
+        match frame {
+            ServerFrame::Welcome(_) | ServerFrame::Refused(_) => self.violation("a second Welcome"),
+            ServerFrame::Pong { hlc, .. } => {
+                if let State::Live(live) = &mut self.state {
+                    live.server_time = ServerTime { unix_ms: hlc.unix_ms(), at: now };
+                }
+            }
+            ServerFrame::Ignored => {}
+            // An answer to a request that was cancelled, or that never was, is of no use.
+            frame => {
+                if frame.request_id().is_none_or(|id| self.release(id)) {
+                    self.events.push_back(ClientEvent::Frame(frame));
+                }
+            }
+        }
+    }
+}
