@@ -44,6 +44,18 @@ impl Directory {
         self.users.get(&user).map_or(&[], |user| &user.sessions)
     }
 
+    /// Shows all sessions of a device, of whatever role.
+    pub(crate) fn of_device(&mut self, user: UserId, device: DeviceId, mut show: impl FnMut(&mut Session)) {
+        let Some(user) = self.users.get(&user) else { return };
+        for key in &user.sessions {
+            if let Some(session) =
+                self.sessions.get_mut(key).filter(|session| session.identity.device == device)
+            {
+                show(session);
+            }
+        }
+    }
+
     /// The session that a new one of the same device and role takes over.
     pub(crate) fn holder(&self, user: UserId, device: DeviceId, role: Role) -> Option<SessionKey> {
         self.of_user(user).iter().copied().find(|key| {

@@ -69,7 +69,7 @@ pub enum Input {
         session: SessionKey,
         /// To be in the answer.
         request_id: RequestId,
-        /// What.
+        /// What. Its content is kept as it is: no slice of a receive buffer, which would live as long.
         request: Request,
     },
     /// A session holds entries in its store.

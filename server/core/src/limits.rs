@@ -6,7 +6,7 @@ pub const LOG_OPS_IN_FLIGHT_MAX: usize = 4096;
 pub const LOG_BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
 /// Places of [`LOG_OPS_IN_FLIGHT_MAX`] kept for what is not a send: users, devices, cursors.
 pub const LOG_OPS_RESERVED: usize = 64;
-/// Reads of one shard under way. Full: requests are answered `Busy`, catch-ups wait in [`READS_WAITING_MAX`].
+/// Reads of one shard under way. Full: requests are answered `Busy`, a session's catch-up waits for its turn.
 pub const READS_IN_FLIGHT_MAX: usize = 1024;
 /// Inputs parked at a conversation that is loading or that a membership change bars. Full: `Busy`.
 pub const PARKED_MAX: usize = 256;
@@ -18,7 +18,7 @@ pub const TAIL_BYTES_MAX: usize = 256 * 1024;
 pub const CONVERSATIONS_LOADED_MAX: usize = 100_000;
 /// Client message ids that a conversation remembers in memory, per user.
 pub const RECENT_IDS_MAX: usize = 128;
-/// Sessions of a shard. Full: refused, `Busy`.
+/// Sessions of a shard, those that are opening included. Full: refused, `Busy`.
 pub const SESSIONS_MAX: usize = 1_000_000;
 /// Conversations that one session has resumed. Full: the `Resume` is refused.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 20_000;

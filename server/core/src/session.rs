@@ -7,8 +7,12 @@
 //! (none) ──► Resuming ───────► Lagging ──────────────► Live
 //!    │          │ fork, damage    ▲    entry not next,   │
 //!    ▼ entry    ▼                 └──────── no credit ───┘
-//! Hinted     (none)
+//! Hinted ◄── Stopped
+//!       entry
 //! ```
+//!
+//! A delivery that stops for another reason (`Busy`, a failed read) is `Stopped` too. All three at the left go on
+//! with `Resume`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,8 +23,10 @@ use crate::effect::Identity;
 /// How far a session is with a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Told by `Changed` that there is something; not resumed.
+    /// Told by `Changed` that there is something; not resumed, or not any more.
     Hinted,
+    /// Told that its delivery has stopped. Kept for what was sent before, which may still be acknowledged.
+    Stopped,
     /// The cursor that it offered is being compared with the log.
     Resuming,
     /// Waits for its turn, or for credit, to be read from the log.
@@ -102,6 +108,25 @@ impl Session {
         self.sent.entries += 1;
         self.sent.bytes += bytes;
         Some(Credit { entries: 1, bytes })
+    }
+
+    /// Ends the delivery of a conversation, until it is resumed again.
+    pub(crate) fn stop(&mut self, conversation: ConversationId) {
+        self.unlag(conversation);
+        if let Some(subscription) = self.subscriptions.get_mut(&conversation) {
+            subscription.progress = Progress::Stopped;
+            if subscription.sent_max == 0 {
+                self.subscriptions.remove(&conversation);
+            }
+        }
+    }
+
+    /// Takes a conversation out of the queue of those to be read.
+    pub(crate) fn unlag(&mut self, conversation: ConversationId) {
+        let lags = |subscription: &Subscription| subscription.progress == Progress::Lagging;
+        if self.subscriptions.get(&conversation).is_some_and(lags) {
+            self.lagging.retain(|other| *other != conversation);
+        }
     }
 
     /// Puts a conversation into the queue of those to be read, unless it is there.

@@ -1,6 +1,6 @@
 //! Admission: whether a request to append is answered at once, joins a pending one, waits, or is given a seq.
 //! The order of the checks matters. Who has no row learns nothing. A retry is recognised before its sender's
-//! rights are looked at, since it may have been accepted while there were some.
+//! rights and its id's time are looked at, since it may have been accepted while both were good.
 
 use bytes::Bytes;
 use talaria_protocol::{
@@ -32,8 +32,6 @@ pub struct Admit<'a> {
     pub waiter: Waiter,
     /// What for.
     pub request: &'a AppendRequest,
-    /// Ms since 1970.
-    pub unix_ms: u64,
     /// The log queue has room.
     pub room: bool,
     /// For the entry.
@@ -75,7 +73,8 @@ impl Conversation {
         if (!self.exists() && !creates) || (self.exists() && !self.members.contains_key(&user)) {
             return Refusal::not_found().into();
         }
-        if let Err(refusal) = check_window(ask.request.id, ask.unix_ms) {
+        let clock_ms = ask.stamp.hlc.unix_ms();
+        if let Err(refusal) = check_not_expired(ask.request.id, clock_ms) {
             return refusal.into();
         }
         if self.bar.is_some() {
@@ -93,12 +92,15 @@ impl Conversation {
         }
         match self.dedup.lookup(user, ask.request.id) {
             Known::Accepted(accepted) => return recognised(&accepted, digest),
-            Known::AskLog => return self.look_up(ask.request),
+            Known::AskLog => return self.look_up(user, ask.request),
             Known::New => {}
+        }
+        if let Err(refusal) = check_not_from_future(ask.request.id, clock_ms) {
+            return refusal.into();
         }
         match self.predecessor(user, ask.request.after) {
             Known::Accepted(_) => {}
-            Known::AskLog => return self.look_up(ask.request),
+            Known::AskLog => return self.look_up(user, ask.request),
             Known::New => {
                 return Refusal::new(ErrorCode::OutOfOrder, "after: that send was not accepted").into();
             }
@@ -132,9 +134,15 @@ impl Conversation {
         }
     }
 
-    fn look_up(&mut self, request: &AppendRequest) -> Admission {
+    /// Asks for those ids only of which nothing is known: what the log says of a pending one may be out of date
+    /// when it comes. None of these can be given a seq meanwhile, since appends are barred.
+    fn look_up(&mut self, user: UserId, request: &AppendRequest) -> Admission {
         self.bar = Some(Bar::Dedup);
-        Admission::Lookup([request.id].into_iter().chain(request.after).collect())
+        let mut ids: Vec<ClientMessageId> = [request.id].into_iter().chain(request.after).collect();
+        ids.retain(|id| {
+            !self.pending_ids.contains_key(&(user, *id)) && self.dedup.lookup(user, *id) == Known::AskLog
+        });
+        Admission::Lookup(ids)
     }
 
     fn join(&mut self, seq: u64, waiter: Waiter, digest: [u8; 32]) -> Admission {
@@ -211,8 +219,12 @@ impl Conversation {
         };
         let is_message = draft.kind == EntryKind::Message;
         let entry = self.assign(ask.sender, &ask.stamp, draft);
-        let accepted =
-            Accepted { seq: entry.seq, epoch: self.assigned.epoch_at(entry.seq), hlc: ask.stamp.hlc, digest };
+        let accepted = Accepted {
+            seq: entry.seq,
+            epoch: self.assigned.epoch_at(entry.seq),
+            hlc: self.assigned.hlc,
+            digest,
+        };
         self.dedup.on_assigned(user, id);
         self.pending_ids.insert((user, id), entry.seq);
         self.pending.push_back(Pending {
@@ -267,16 +279,22 @@ fn recognised(accepted: &Accepted, digest: [u8; 32]) -> Admission {
     Admission::Answer(waits.answer(accepted))
 }
 
-/// The id's own time places it in the dedup window ([DLV-2], [DLV-3]).
-fn check_window(id: ClientMessageId, unix_ms: u64) -> Result<(), Refusal> {
-    let (at, window) = (id.unix_ms(), DEDUP_WINDOW.as_millis() as u64);
-    if at.saturating_add(window) < unix_ms {
+/// The id's own time is within the dedup window ([DLV-2]). The clock is the one that clients are told, the HLC:
+/// it never goes back, so that ids minted by it stay good when the node's does.
+fn check_not_expired(id: ClientMessageId, clock_ms: u64) -> Result<(), Refusal> {
+    if id.unix_ms().saturating_add(DEDUP_WINDOW.as_millis() as u64) < clock_ms {
         return Err(Refusal::new(
             ErrorCode::IdExpired,
             "client_message_id: older than Limits.dedup_window_ms; look for it in the history before sending anew",
         ));
     }
-    if at > unix_ms.saturating_add(ID_FUTURE_MAX.as_millis() as u64) {
+    Ok(())
+}
+
+/// Nor is it far ahead ([DLV-3]). Asked after an accepted id was recognised: its client must not hear that nothing
+/// happened, whatever this node's clock says now ([ERR-7]).
+fn check_not_from_future(id: ClientMessageId, clock_ms: u64) -> Result<(), Refusal> {
+    if id.unix_ms() > clock_ms.saturating_add(ID_FUTURE_MAX.as_millis() as u64) {
         return Err(Refusal::new(
             ErrorCode::IdFromFuture,
             "client_message_id: its time is ahead of the server's; mint it from server-corrected time",

@@ -15,7 +15,7 @@ use crate::log::{Epoch, Heads, StoredBody, StoredEntry};
 /// What an entry takes from outside: time and randomness.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
-    /// Of the node's clock.
+    /// Of the node's clock. An entry gets a later one where the conversation's last is not below it ([DLV-54]).
     pub hlc: Hlc,
     /// Drawn for this entry alone.
     pub salt: Salt,
@@ -67,12 +67,12 @@ impl Conversation {
         }
         heads.head = seq;
         heads.ordinal += u64::from(draft.kind == EntryKind::Message);
-        heads.hlc = stamp.hlc;
+        heads.hlc = stamp.hlc.max(Hlc(heads.hlc.0.saturating_add(1)));
         let header = EntryHeader {
             seq,
             ordinal: heads.ordinal,
             epoch: heads.epochs.last().map_or(0, |epoch| epoch.epoch),
-            hlc: stamp.hlc,
+            hlc: heads.hlc,
             sender: sender.peer.user,
             device: sender.device,
             kind: draft.kind,

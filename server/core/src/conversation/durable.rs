@@ -1,8 +1,10 @@
 //! The log has spoken: what was pending becomes visible, or is given up.
 
+use std::collections::HashSet;
+
 use talaria_protocol::{
     error_code::ErrorCode,
-    ids::{ClientMessageId, UserId},
+    ids::{ClientMessageId, ConversationId, UserId},
 };
 
 use super::{Appended, Bar, Conversation, Refusal, Waiter, admit::Waits};
@@ -21,6 +23,11 @@ pub(super) struct Pending {
     pub(super) members: Vec<(UserId, MemberRow)>,
     pub(super) waiters: Vec<(Waiter, Waits)>,
 }
+
+/// Ids whose append may be in the log or not, until that is reopened: their retries must not hear that surely
+/// nothing happened ([ERR-7]). Only one commit of an opening ends so, and no more was under way than the log queue
+/// holds: that bounds it.
+pub type Doubtful = HashSet<(ConversationId, UserId, ClientMessageId)>;
 
 /// Answers that the log's word releases.
 pub type Released = Vec<(Waiter, Result<Appended, Refusal>)>;
@@ -68,17 +75,22 @@ impl Conversation {
 
     /// An append failed, and with it all that came after: their seqs were never given out. The conversation must
     /// be loaded anew.
-    pub fn on_failed(self, outcome: Outcome) -> Released {
-        let refusal = match outcome {
-            Outcome::Unknown => Refusal::new(
-                ErrorCode::OutcomeUnknown,
-                "the write may have reached the log: send again, same id",
-            ),
-            _ => read_only(),
-        };
-        let waiters = self.pending.into_iter().flat_map(|pending| pending.waiters);
-        waiters.map(|(waiter, _)| (waiter, Err(refusal.clone()))).collect()
+    pub fn on_failed(self, outcome: Outcome, doubtful: &mut Doubtful) -> Released {
+        let mut released = Vec::new();
+        for pending in self.pending {
+            let key = (self.id, pending.sender.0, pending.id);
+            if outcome == Outcome::Unknown {
+                doubtful.insert(key);
+            }
+            let refusal = if doubtful.contains(&key) { outcome_unknown() } else { read_only() };
+            released.extend(pending.waiters.into_iter().map(|(waiter, _)| (waiter, Err(refusal.clone()))));
+        }
+        released
     }
+}
+
+fn outcome_unknown() -> Refusal {
+    Refusal::new(ErrorCode::OutcomeUnknown, "the write may have reached the log: send again, same id")
 }
 
 fn read_only() -> Refusal {

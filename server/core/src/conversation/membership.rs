@@ -107,6 +107,9 @@ pub(super) fn remove(
             return Err(Refusal::new(ErrorCode::Invalid, "users: name others; to go yourself, use Leave"));
         }
         let Some(row) = rows.get(user).filter(|row| row.is_member()) else { continue };
+        if change.rows.iter().any(|(gone, _)| gone == user) {
+            continue;
+        }
         if row.role >= role {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,

@@ -29,7 +29,7 @@ pub use self::{
     admit::{Admission, Admit},
     assign::Stamp,
     dedup::Dedup,
-    durable::{Committed, Released},
+    durable::{Committed, Doubtful, Released},
     request::{AppendKind, AppendRequest, Appended, Refusal, ReplyKind, Sender, Waiter},
 };
 use self::{durable::Pending, tail::Tail};

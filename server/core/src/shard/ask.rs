@@ -13,7 +13,7 @@ use super::{OpTarget, ReadTarget, Shard};
 use crate::{
     conversation::{Admission, Admit, AppendRequest, Conversation, Refusal, ReplyKind, Sender, Waiter},
     effect::SessionKey,
-    limits::{CONVERSATIONS_LOADED_MAX, PARKED_MAX},
+    limits::PARKED_MAX,
     log::{Append, ConversationRow, LogOp, MemberRow, ReadOp, StoredBody},
 };
 
@@ -51,7 +51,10 @@ impl Shard {
         let parked = match self.slots.get_mut(&conversation) {
             Some(Slot::Loading(parked)) => parked,
             Some(Slot::Ready(_, parked)) if !parked.is_empty() && matches!(ask, Ask::Append { .. }) => parked,
-            Some(Slot::Ready(..)) => return self.run_ask(session, conversation, ask),
+            Some(Slot::Ready(..)) => {
+                self.run_ask(session, conversation, ask);
+                return self.forget_if_absent(conversation);
+            }
             None => {
                 if !self.under_way.can_read() || !self.make_room() {
                     return self.refuse_ask(
@@ -101,6 +104,7 @@ impl Shard {
             let refusal = Refusal::new(ErrorCode::ReadFailed, "the log could not be read");
             for (session, ask) in parked {
                 self.refuse_ask(session, id, &ask, &refusal);
+                self.pump(session);
             }
             return;
         };
@@ -108,7 +112,12 @@ impl Shard {
         self.slots.insert(id, Slot::Ready(conversation, VecDeque::new()));
         self.loaded.push_back(id);
         for (session, ask) in parked {
-            self.ask(session, id, ask);
+            match self.slots.get_mut(&id) {
+                Some(Slot::Ready(_, barred)) if !barred.is_empty() && matches!(ask, Ask::Append { .. }) => {
+                    barred.push_back((session, ask));
+                }
+                _ => self.run_ask(session, id, ask),
+            }
         }
         self.forget_if_absent(id);
     }
@@ -156,7 +165,6 @@ impl Shard {
                 {
                     parked.push_back((session, ask));
                 }
-                self.forget_if_absent(id);
             }
             Ask::History { request_id, history } => self.run_history(session, request_id, history),
             Ask::Members { request_id, page } => self.run_members(session, id, request_id, &page),
@@ -182,9 +190,7 @@ impl Shard {
         let (stamp, room, can_read) = (self.stamp(), self.under_way.has_room(), self.under_way.can_read());
         let Some(Slot::Ready(conversation, _)) = self.slots.get_mut(&id) else { return None };
         let waiter = Waiter { session, request_id, reply };
-        let unix_ms = self.now.unix_ms;
-        match conversation.admit(&Admit { sender: &sender, waiter, request: &request, unix_ms, room, stamp })
-        {
+        match conversation.admit(&Admit { sender: &sender, waiter, request: &request, room, stamp }) {
             Admission::Append(append) => {
                 let bytes = bytes_of(&append);
                 self.log(LogOp::Append(*append), OpTarget::Append(id, bytes));
@@ -224,11 +230,10 @@ impl Shard {
             | Ask::Members { request_id, .. } => {
                 self.refuse(session, *request_id, refusal);
             }
-            Ask::Resume(_) | Ask::CatchUp => {
+            Ask::Resume(_) => self.stop_delivery(session, id, refusal),
+            Ask::CatchUp => {
                 self.stop_delivery(session, id, refusal);
-                if matches!(ask, Ask::CatchUp) {
-                    self.resume_reading(session);
-                }
+                self.set_reading(session, false);
             }
             // The next acknowledgement says the same and more.
             Ask::Ack(_) => {}
@@ -238,8 +243,7 @@ impl Shard {
     /// Ends the delivery of a conversation to a session, and says why.
     pub(super) fn stop_delivery(&mut self, session: SessionKey, id: ConversationId, refusal: &Refusal) {
         let Some(state) = self.directory.sessions.get_mut(&session) else { return };
-        state.subscriptions.remove(&id);
-        state.lagging.retain(|other| *other != id);
+        state.stop(id);
         let frame = ServerFrame::Error {
             request_id: None,
             conversation: Some(id),
@@ -253,7 +257,7 @@ impl Shard {
     /// Room for one more conversation: one at rest is unloaded when all places are taken.
     fn make_room(&mut self) -> bool {
         for _ in 0..UNLOAD_TRIES {
-            if self.loaded.len() < CONVERSATIONS_LOADED_MAX {
+            if self.loaded.len() < self.loaded_max {
                 return true;
             }
             let Some(oldest) = self.loaded.pop_front() else { return true };
@@ -265,7 +269,7 @@ impl Shard {
                 None => {}
             }
         }
-        self.loaded.len() < CONVERSATIONS_LOADED_MAX
+        self.loaded.len() < self.loaded_max
     }
 
     /// What does not exist, and is not about to, takes no memory.

@@ -26,7 +26,7 @@ use crate::{
 /// Whether the next entry could be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// It was.
+    /// It was, or need not be.
     Sent,
     /// Its session has no credit for it.
     NoCredit,
@@ -64,14 +64,9 @@ impl Shard {
         let (id, seq) = (fan_out.conversation, fan_out.entry.seq);
         let Some(session) = self.directory.sessions.get_mut(&key) else { return };
         let user = session.identity.user;
-        let Some(subscription) = session.subscriptions.get(&id).copied() else {
-            if session.subscriptions.len() < SUBSCRIPTIONS_PER_SESSION_MAX {
-                session.subscriptions.insert(id, Subscription::new(Progress::Hinted));
-            }
-            if let Some(state) = self.ready(id).and_then(|conversation| conversation.state(user)) {
-                self.send(key, ServerFrame::Changed(state));
-            }
-            return;
+        let known = session.subscriptions.get(&id).copied();
+        let Some(subscription) = known.filter(|known| known.progress != Progress::Stopped) else {
+            return self.hint(key, id);
         };
         if subscription.progress != Progress::Live || subscription.next > seq {
             return;
@@ -86,6 +81,20 @@ impl Shard {
         }
         session.lag(id);
         self.pump(key);
+    }
+
+    /// Tells a session of a conversation that it has not resumed, once.
+    fn hint(&mut self, key: SessionKey, id: ConversationId) {
+        let Some(session) = self.directory.sessions.get_mut(&key) else { return };
+        let user = session.identity.user;
+        if let Some(subscription) = session.subscriptions.get_mut(&id) {
+            subscription.progress = Progress::Hinted;
+        } else if session.subscriptions.len() < SUBSCRIPTIONS_PER_SESSION_MAX {
+            session.subscriptions.insert(id, Subscription::new(Progress::Hinted));
+        }
+        if let Some(state) = self.ready(id).and_then(|conversation| conversation.state(user)) {
+            self.send(key, ServerFrame::Changed(state));
+        }
     }
 
     /// Goes on with a session's lagging conversations until something has to come first.
@@ -103,12 +112,22 @@ impl Shard {
                     }
                 }
                 Turn::Wait => return,
+                // Refused, its delivery has stopped, and the next one is looked at.
                 Turn::Load => {
                     self.set_reading(key, true);
-                    return self.ask(key, id, Ask::CatchUp);
+                    self.load_for(key, id);
                 }
                 Turn::Read(from) => return self.read_page(key, id, from),
             }
+        }
+    }
+
+    /// Loads a lagging conversation, or waits until it may be read.
+    fn load_for(&mut self, key: SessionKey, id: ConversationId) {
+        if self.slots.contains_key(&id) || self.under_way.can_read() {
+            self.ask(key, id, Ask::CatchUp);
+        } else {
+            self.waiting_to_read.push_back(key);
         }
     }
 
@@ -134,7 +153,9 @@ impl Shard {
             }
         }
         if next > head {
-            return caught_up(session, key, id, head, &mut self.effects);
+            let heads = conversation.heads();
+            let chain = (head == heads.head).then_some(heads.chain);
+            return caught_up(session, key, id, (head, chain), &mut self.effects);
         }
         let left = session.credit_left();
         if left.entries == 0 || left.bytes == 0 { Turn::Wait } else { Turn::Read(next) }
@@ -159,18 +180,14 @@ impl Shard {
     /// A page of the log for a lagging conversation.
     pub(super) fn on_page(&mut self, key: SessionKey, id: ConversationId, answer: ReadAnswer) {
         self.set_reading(key, false);
-        match answer {
-            ReadAnswer::Page { chain_before, entries } if !entries.is_empty() => {
-                self.deliver_page(key, id, chain_before, &entries);
+        if let ReadAnswer::Page { chain_before, entries } = answer {
+            if self.deliver_page(key, id, chain_before, &entries) == Step::NoCredit {
+                // Reading it again would end the same: a grant goes on.
+                return;
             }
-            ReadAnswer::Page { .. } => {}
-            _ => {
-                self.stop_delivery(
-                    key,
-                    id,
-                    &Refusal::new(ErrorCode::ReadFailed, "the log could not be read"),
-                );
-            }
+        } else {
+            let refusal = Refusal::new(ErrorCode::ReadFailed, "the log could not be read");
+            self.stop_delivery(key, id, &refusal);
         }
         if let Some(session) = self.directory.sessions.get_mut(&key)
             && session.lagging.front() == Some(&id)
@@ -186,27 +203,30 @@ impl Shard {
         id: ConversationId,
         chain_before: Chain,
         entries: &[StoredEntry],
-    ) {
-        let Some(super::ask::Slot::Ready(conversation, _)) = self.slots.get(&id) else { return };
-        let Some(session) = self.directory.sessions.get_mut(&key) else { return };
-        let Some(row) = conversation.member(session.identity.user) else { return };
+    ) -> Step {
+        let Some(super::ask::Slot::Ready(conversation, _)) = self.slots.get(&id) else { return Step::Sent };
+        let Some(session) = self.directory.sessions.get_mut(&key) else { return Step::Sent };
+        let Some(row) = conversation.member(session.identity.user) else { return Step::Sent };
         let head = row.head(conversation.heads().head);
-        let Some(subscription) = session.subscriptions.get_mut(&id) else { return };
+        let Some(subscription) = session.subscriptions.get_mut(&id) else { return Step::Sent };
+        // Resumed anew since, from elsewhere.
         if subscription.progress != Progress::Lagging
             || entries.first().map(|entry| entry.seq) != Some(subscription.next)
         {
-            return;
+            return Step::Sent;
         }
         if let Some(from) = subscription.skipped_from.take() {
             let to = subscription.next - 1;
+            subscription.sent_max = subscription.sent_max.max(to);
             let frame = ServerFrame::Skipped { conversation: id, from, to, chain: chain_before };
             self.effects.push_back(Effect::Send { session: key, frame });
         }
         for entry in entries.iter().take_while(|entry| entry.seq <= head) {
             if step(session, key, id, row, entry, &mut self.effects) == Step::NoCredit {
-                return;
+                return Step::NoCredit;
             }
         }
+        Step::Sent
     }
 
     /// A load that a catch-up waited for has ended.
@@ -231,7 +251,7 @@ impl Shard {
         }
     }
 
-    fn set_reading(&mut self, key: SessionKey, reading: bool) {
+    pub(super) fn set_reading(&mut self, key: SessionKey, reading: bool) {
         if let Some(session) = self.directory.sessions.get_mut(&key) {
             session.reading = reading;
         }
@@ -243,14 +263,14 @@ fn caught_up(
     session: &mut Session,
     key: SessionKey,
     id: ConversationId,
-    head: u64,
+    (head, chain): (u64, Option<Chain>),
     effects: &mut std::collections::VecDeque<Effect>,
 ) -> Turn {
     if let Some(subscription) = session.subscriptions.get_mut(&id) {
         subscription.progress = Progress::Live;
         if !subscription.told {
             subscription.told = true;
-            let frame = ServerFrame::CaughtUp { conversation: id, head };
+            let frame = ServerFrame::CaughtUp { conversation: id, head, chain };
             effects.push_back(Effect::Send { session: key, frame });
         }
     }

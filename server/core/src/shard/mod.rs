@@ -31,12 +31,15 @@ use talaria_protocol::{
 
 use self::{ask::Slot, open::OpeningWrite, request::Resolving};
 use crate::{
-    conversation::{Appended, Refusal, ReplyKind, Stamp, Waiter},
+    conversation::{Appended, Doubtful, Refusal, ReplyKind, Stamp, Waiter},
     cursors::Cursors,
     directory::Directory,
     effect::{Effect, Input, Now, OpId, ReadId, SessionKey},
-    limits::{LOG_BYTES_IN_FLIGHT_MAX, LOG_OPS_IN_FLIGHT_MAX, LOG_OPS_RESERVED, READS_IN_FLIGHT_MAX},
-    log::{LogInfo, LogOp, ReadOp},
+    limits::{
+        CONVERSATIONS_LOADED_MAX, LOG_BYTES_IN_FLIGHT_MAX, LOG_OPS_IN_FLIGHT_MAX, LOG_OPS_RESERVED,
+        READS_IN_FLIGHT_MAX,
+    },
+    log::{CursorWrite, LogInfo, LogOp, ReadOp},
     salt::Salts,
 };
 
@@ -51,6 +54,27 @@ pub struct ShardConfig {
     pub seed: [u8; 32],
 }
 
+/// How much waits in a shard's queues. At rest all are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Log operations under way.
+    pub log_ops: usize,
+    /// Bytes of those that append.
+    pub log_bytes: usize,
+    /// Reads under way.
+    pub reads: usize,
+    /// Sessions whose catch-up waits for a reader.
+    pub waiting_to_read: usize,
+    /// Sessions that are being opened.
+    pub opening: usize,
+    /// Requests whose users are being looked up.
+    pub resolving: usize,
+    /// Inputs parked at conversations.
+    pub parked: usize,
+    /// Delivered cursors that are not in the log yet.
+    pub cursors: usize,
+}
+
 /// Why an operation is under way.
 #[derive(Debug)]
 enum OpTarget {
@@ -59,7 +83,7 @@ enum OpTarget {
     /// A session is opening.
     Open(OpeningWrite),
     /// Nobody waits for it.
-    Cursors,
+    Cursors(Vec<CursorWrite>),
 }
 
 /// Why a read is under way.
@@ -69,7 +93,8 @@ enum ReadTarget {
     Dedup(ConversationId, UserId, Vec<talaria_protocol::ids::ClientMessageId>),
     Open(UserId),
     Resolve(SessionKey, RequestId),
-    Resume(SessionKey, ConversationId, talaria_protocol::message::Cursor),
+    /// Of a cursor, at a seq.
+    Resume(SessionKey, ConversationId, talaria_protocol::message::Cursor, u64),
     CatchUp(SessionKey, ConversationId),
     History(SessionKey, RequestId, lists::HistoryRead),
     List(SessionKey, RequestId, lists::ListRead),
@@ -116,10 +141,12 @@ pub struct Shard {
     slots: HashMap<ConversationId, Slot>,
     /// Loaded conversations, in the order in which they are looked at for unloading.
     loaded: VecDeque<ConversationId>,
+    loaded_max: usize,
     resolving: HashMap<(SessionKey, RequestId), Resolving>,
     /// Sessions whose catch-up waits for a reader, each once.
     waiting_to_read: VecDeque<SessionKey>,
     cursors: Cursors,
+    doubtful: Doubtful,
     under_way: UnderWay,
     effects: VecDeque<Effect>,
 }
@@ -136,12 +163,21 @@ impl Shard {
             directory: Directory::default(),
             slots: HashMap::new(),
             loaded: VecDeque::new(),
+            loaded_max: CONVERSATIONS_LOADED_MAX,
             resolving: HashMap::new(),
             waiting_to_read: VecDeque::new(),
             cursors: Cursors::default(),
+            doubtful: Doubtful::new(),
             under_way: UnderWay::default(),
             effects: VecDeque::new(),
         }
+    }
+
+    /// The same, with fewer conversations in memory than [`CONVERSATIONS_LOADED_MAX`].
+    #[must_use]
+    pub fn with_conversations_loaded_max(mut self, conversations: usize) -> Self {
+        self.loaded_max = conversations.min(CONVERSATIONS_LOADED_MAX);
+        self
     }
 
     /// Takes an input. Its effects are polled afterwards; they must be performed in their order.
@@ -190,6 +226,23 @@ impl Shard {
     /// Log operations and reads under way.
     pub fn under_way(&self) -> (usize, usize) {
         (self.under_way.ops.len(), self.under_way.reads.len())
+    }
+
+    /// What waits now. Looks at every conversation in memory.
+    pub fn queues(&self) -> Queues {
+        let parked = self.slots.values().map(|slot| match slot {
+            Slot::Loading(parked) | Slot::Ready(_, parked) => parked.len(),
+        });
+        Queues {
+            log_ops: self.under_way.ops.len(),
+            log_bytes: self.under_way.op_bytes,
+            reads: self.under_way.reads.len(),
+            waiting_to_read: self.waiting_to_read.len(),
+            opening: self.directory.opening.len(),
+            resolving: self.resolving.len(),
+            parked: parked.sum(),
+            cursors: self.cursors.len(),
+        }
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -295,7 +348,7 @@ impl Shard {
             if writes.is_empty() {
                 return;
             }
-            self.log(LogOp::Cursors(writes), OpTarget::Cursors);
+            self.log(LogOp::Cursors(writes.clone()), OpTarget::Cursors(writes));
         }
     }
 }

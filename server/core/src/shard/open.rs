@@ -24,7 +24,7 @@ pub(super) struct OpeningWrite {
 
 impl Shard {
     pub(super) fn on_open(&mut self, session: SessionKey, identity: Identity, credit: Credit) {
-        if self.directory.sessions.len() >= SESSIONS_MAX {
+        if self.directory.sessions.len() + self.directory.opening.len() >= SESSIONS_MAX {
             return self.refuse_open(session, &Refusal::busy("the node has as many sessions as it can hold"));
         }
         let user = identity.user;
@@ -38,7 +38,13 @@ impl Shard {
 
     /// A session that closes while it is opening is not entered when its turn ends.
     pub(super) fn on_close(&mut self, session: SessionKey) {
-        self.directory.opening.remove(&session);
+        if let Some(user) = self.directory.opening.remove(&session)
+            && let Some(user) = self.directory.users.get_mut(&user)
+        {
+            // The first stays: something is under way for it.
+            let mut first = true;
+            user.opening.retain(|opening| std::mem::take(&mut first) || opening.session != session);
+        }
         self.directory.remove(session);
     }
 

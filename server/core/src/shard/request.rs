@@ -81,8 +81,7 @@ impl Shard {
     }
 
     fn on_send(&mut self, session: SessionKey, request_id: RequestId, send: &client::Send) {
-        // A copy of its own: the parsed one is a slice of the receive buffer, which would live as long.
-        let content = bytes::Bytes::copy_from_slice(&send.content);
+        let content = send.content.clone();
         let kind = AppendKind::Send { content, urgency: send.urgency, expires_ms: send.expires_ms };
         let request = AppendRequest { id: send.client_message_id, after: send.after, kind };
         self.ask(session, send.conversation, Ask::Append { request_id, reply: ReplyKind::Sent, request });

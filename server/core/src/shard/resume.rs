@@ -33,10 +33,11 @@ pub(super) fn compare(heads: &Heads, cursor: &Cursor, at: Option<(Chain, u64)>) 
     if cursor.seq == 0 {
         return Comparison::Fits;
     }
-    if let Some((chain, epoch)) = at
-        && epoch == cursor.epoch
-    {
-        return if chain == cursor.chain { Comparison::Fits } else { Comparison::Differs };
+    match at {
+        // Whatever epoch the client knows of: it may hold no header there, stubs only.
+        Some((chain, _)) if chain == cursor.chain => return Comparison::Fits,
+        Some((_, epoch)) if epoch == cursor.epoch => return Comparison::Differs,
+        _ => {}
     }
     let epochs = &heads.epochs;
     let begin = |n: usize| Comparison::Fork {
@@ -69,11 +70,11 @@ impl Shard {
                 self.stop_delivery(session, *id, &refusal);
                 continue;
             }
-            state.lagging.retain(|other| other != id);
+            state.unlag(*id);
             let subscription =
                 state.subscriptions.entry(*id).or_insert(Subscription::new(Progress::Resuming));
             subscription.progress = Progress::Resuming;
-            subscription.next = cursor.seq + 1;
+            subscription.next = cursor.seq.saturating_add(1);
             subscription.told = false;
             subscription.skipped_from = None;
             self.ask(session, *id, Ask::Resume(*cursor));
@@ -85,14 +86,23 @@ impl Shard {
             return;
         };
         let (user, device) = (identity.user, identity.device);
-        if self.ready(id).is_none_or(|conversation| conversation.member(user).is_none()) {
+        let seq = self.ready(id).and_then(|conversation| {
+            Some(seq_to_read(conversation.member(user)?, conversation.heads(), &cursor))
+        });
+        let Some(seq) = seq else {
             return self.stop_delivery(session, id, &Refusal::not_found());
-        }
+        };
         if !self.under_way.can_read() {
             return self.stop_delivery(session, id, &Refusal::busy("too many reads are under way"));
         }
-        let what = ReadOp::ResumePoint { conversation: id, seq: cursor.seq, user, device };
-        self.read(what, ReadTarget::Resume(session, id, cursor));
+        let acked = self.cursors.newest(&(id, user, device));
+        if let Some(state) = self.directory.sessions.get_mut(&session)
+            && let Some(subscription) = state.subscriptions.get_mut(&id)
+        {
+            subscription.acked = subscription.acked.max(acked);
+        }
+        let what = ReadOp::ResumePoint { conversation: id, seq, user, device };
+        self.read(what, ReadTarget::Resume(session, id, cursor, seq));
     }
 
     pub(super) fn on_resume_read(
@@ -100,10 +110,11 @@ impl Shard {
         session: SessionKey,
         id: ConversationId,
         cursor: Cursor,
+        seq_read: u64,
         answer: &ReadAnswer,
     ) {
         let waits = |subscription: &Subscription| {
-            subscription.progress == Progress::Resuming && subscription.next == cursor.seq + 1
+            subscription.progress == Progress::Resuming && subscription.next == cursor.seq.saturating_add(1)
         };
         let Some(state) = self.directory.sessions.get(&session) else { return };
         if !state.subscriptions.get(&id).is_some_and(waits) {
@@ -119,7 +130,16 @@ impl Shard {
         };
         let heads = conversation.heads();
         let Some(row) = conversation.member(user) else { return };
-        match compare(heads, &cursor, at) {
+        if seq_to_read(row, heads, &cursor) != seq_read {
+            // Removed or added since: another place counts.
+            return self.ask(session, id, Ask::Resume(cursor));
+        }
+        let comparison = if seq_read == cursor.seq {
+            compare(heads, &cursor, at)
+        } else {
+            compare(&heads_up_to(heads, seq_read, at), &cursor, None)
+        };
+        match comparison {
             Comparison::Fits => {
                 let acked = delivered
                     .filter(|(epoch, seq)| *seq <= heads.head && heads.epoch_at(*seq) == *epoch)
@@ -129,7 +149,7 @@ impl Shard {
             }
             Comparison::Fork { first_seq, chain, epoch } => {
                 if let Some(state) = self.directory.sessions.get_mut(&session) {
-                    state.subscriptions.remove(&id);
+                    state.stop(id);
                 }
                 self.send(session, ServerFrame::EpochChanged { conversation: id, first_seq, chain, epoch });
             }
@@ -163,9 +183,12 @@ impl Shard {
 
     pub(super) fn on_ack(&mut self, session: SessionKey, id: ConversationId, up_to: u64) {
         let Some(state) = self.directory.sessions.get(&session) else { return };
-        // One that was stopped meanwhile: its client does not know yet.
+        // One that was stopped, and perhaps hinted at since: its client does not know yet ([DLV-21]).
         let Some(subscription) = state.subscriptions.get(&id) else { return };
-        if subscription.progress == Progress::Hinted || up_to > subscription.sent_max {
+        if matches!(subscription.progress, Progress::Hinted | Progress::Stopped) {
+            return;
+        }
+        if up_to > subscription.sent_max {
             return self.end(session, ErrorCode::ProtocolViolation, "Ack.up_to: more than was sent [DLV-21]");
         }
         if self.ready(id).is_some() {
@@ -175,19 +198,34 @@ impl Shard {
         }
     }
 
-    /// Moves the device's delivered cursor, never back.
+    /// Moves the device's delivered cursor, never back ([DLV-23]): all its sessions learn how far it is.
     pub(super) fn record_ack(&mut self, session: SessionKey, id: ConversationId, up_to: u64) {
         let Some(epoch) = self.ready(id).map(|conversation| conversation.epoch_at(up_to)) else { return };
-        let Some(state) = self.directory.sessions.get_mut(&session) else { return };
-        let Some(subscription) = state.subscriptions.get_mut(&id) else { return };
-        if up_to <= subscription.acked {
+        let Some(state) = self.directory.sessions.get(&session) else { return };
+        if state.subscriptions.get(&id).is_none_or(|subscription| up_to <= subscription.acked) {
             return;
         }
-        subscription.acked = up_to;
         let (user, device) = (state.identity.user, state.identity.device);
+        self.directory.of_device(user, device, |other| {
+            if let Some(subscription) = other.subscriptions.get_mut(&id) {
+                subscription.acked = subscription.acked.max(up_to);
+            }
+        });
         self.cursors
             .set(&CursorWrite { conversation: id, user, device, epoch, seq: up_to }, self.now.mono_ms);
     }
+}
+
+/// Where the log is asked about a cursor: at its place, but not beyond what one who was a member may know of.
+fn seq_to_read(row: &MemberRow, heads: &Heads, cursor: &Cursor) -> u64 {
+    if row.is_member() { cursor.seq } else { cursor.seq.min(row.head(heads.head)) }
+}
+
+/// The heads as they were when `seq` was the last, of which the log has `at`.
+fn heads_up_to(heads: &Heads, seq: u64, at: Option<(Chain, u64)>) -> Heads {
+    let chain = at.map_or(Chain::ZERO, |(chain, _)| chain);
+    let epochs = heads.epochs.iter().filter(|epoch| epoch.first_seq <= seq).copied().collect();
+    Heads { head: seq, chain, epochs, title: String::new(), ..*heads }
 }
 
 /// The next seq for this reader, and the first of those that are passed over to get there.

@@ -19,7 +19,8 @@ impl Shard {
                 }
             }
             Some(OpTarget::Open(write)) => self.on_device_settled(write, outcome),
-            Some(OpTarget::Cursors) | None => {}
+            Some(OpTarget::Cursors(writes)) => self.cursors.on_settled(&writes),
+            None => {}
         }
     }
 
@@ -43,7 +44,7 @@ impl Shard {
         }
         let Some(Slot::Ready(conversation, parked)) = self.slots.remove(&id) else { return };
         self.loaded.retain(|other| *other != id);
-        for (waiter, answer) in conversation.on_failed(outcome) {
+        for (waiter, answer) in conversation.on_failed(outcome, &mut self.doubtful) {
             self.answer(id, waiter, answer);
         }
         for (session, ask) in parked {
@@ -73,8 +74,8 @@ impl Shard {
             (Some(ReadTarget::Resolve(session, request_id)), _) => {
                 self.on_resolve_read(session, request_id, None);
             }
-            (Some(ReadTarget::Resume(session, id, cursor)), answer) => {
-                self.on_resume_read(session, id, cursor, &answer);
+            (Some(ReadTarget::Resume(session, id, cursor, seq)), answer) => {
+                self.on_resume_read(session, id, cursor, seq, &answer);
             }
             (Some(ReadTarget::CatchUp(session, id)), answer) => self.on_page(session, id, answer),
             (Some(ReadTarget::History(session, request_id, what)), answer) => {

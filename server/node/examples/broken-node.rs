@@ -1,0 +1,91 @@
+//! A node that is broken on purpose, by a wrapper around its log, to show that the demo notices. Never shipped: an
+//! example is built for tests only.
+#![allow(clippy::print_stdout, reason = "the first line on stdout tells where the node listens")]
+
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use talaria_log::{Batch, CommitLog, CommitResult, Family, View, batch::Write};
+use talaria_log_rocksdb::{Options, RocksLog};
+use talaria_protocol::message::Durability;
+use talaria_server::{
+    Node,
+    config::{Config, Overlay},
+};
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Break {
+    /// Acknowledges before the sync.
+    EarlyAck,
+    /// Does not write the dedup index.
+    NoDedup,
+}
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long = "break")]
+    how: Break,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Serve {
+        #[command(flatten)]
+        overlay: Box<Overlay>,
+    },
+}
+
+struct BrokenLog {
+    inner: RocksLog,
+    how: Break,
+}
+
+impl CommitLog for BrokenLog {
+    fn commit(&self, batch: &Batch) -> CommitResult {
+        if self.how != Break::NoDedup {
+            return self.inner.commit(batch);
+        }
+        let mut kept = Batch::default();
+        for Write { family, key, value } in batch.writes() {
+            match value {
+                Some(value) if *family != Family::ClientIds => kept.put(*family, key, value.clone()),
+                None => kept.delete(*family, key),
+                Some(_) => {}
+            }
+        }
+        self.inner.commit(&kept)
+    }
+
+    fn view(&self) -> Box<dyn View + '_> {
+        self.inner.view()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Fsync
+    }
+
+    fn read_only(&self) -> Option<String> {
+        self.inner.read_only()
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let Args { how, command: Command::Serve { overlay } } = Args::parse();
+    let config = Config::load(&overlay)?;
+    std::fs::create_dir_all(&config.data_dir)?;
+    let durability = if how == Break::EarlyAck { Durability::Os } else { Durability::Fsync };
+    let inner = RocksLog::open(config.data_dir.join("log"), &Options { durability, ..Options::default() })?;
+    let node = Node::start(config, Arc::new(BrokenLog { inner, how }))?;
+    println!("{}", serde_json::json!({ "listening": node.tcp_addr, "ca": node.ca }));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        term.recv().await;
+        std::io::Result::Ok(())
+    })?;
+    node.shutdown()?;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! `talaria log`: looks into the log of a stopped node, read-only. `verify` proves it; `dump` lists its entries for
+//! checkers, without what they say.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use talaria_core::log::{PageQuery, ReadAnswer, ReadOp, StoredBody, StoredEntry};
+use talaria_log::{CommitLog, Family, Scan, keys::ConversationKey};
+use talaria_log_rocksdb::RocksLog;
+use talaria_protocol::{entry::EntryHeader, ids::ConversationId, message::Direction};
+
+use super::print_line;
+
+/// Entries of one read.
+const PAGE_ENTRIES: usize = 1_000;
+/// Bytes after which a read ends.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum LogCommand {
+    /// Prove density, commitments and chain of every conversation. Exit 1 on findings.
+    Verify(Where),
+    /// List entries as lines of JSON: who, which number, digest of the content.
+    Dump(Dump),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Where {
+    /// The node's data directory.
+    #[arg(long, env = "TALARIA_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Dump {
+    #[command(flatten)]
+    place: Where,
+    /// Only this conversation, 32 hex digits.
+    #[arg(long, value_name = "HEX", value_parser = parse_id)]
+    conversation: Option<ConversationId>,
+}
+
+impl LogCommand {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Verify(place) => verify(&place),
+            Self::Dump(dump) => dump.run(),
+        }
+    }
+}
+
+impl Where {
+    fn open(&self) -> anyhow::Result<RocksLog> {
+        let path = self.data_dir.join("log");
+        RocksLog::open_read_only(&path).with_context(|| format!("the log in {}", path.display()))
+    }
+}
+
+fn verify(place: &Where) -> anyhow::Result<ExitCode> {
+    let report = talaria_log::verify(&place.open()?)?;
+    print_line(&report.to_string()).context("stdout")?;
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line of `dump`.
+#[derive(serde::Serialize)]
+struct Line {
+    conversation: String,
+    seq: u64,
+    epoch: u64,
+    ordinal: u64,
+    sender: String,
+    device: u32,
+    kind: String,
+    client_message_id: String,
+    /// BLAKE3 of the encoded content; null once erased.
+    content_blake3: Option<String>,
+    content_bytes: usize,
+    chain: String,
+}
+
+impl Dump {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let log = self.place.open()?;
+        let conversations = match self.conversation {
+            Some(conversation) => vec![conversation],
+            None => conversations(&log)?,
+        };
+        let mut out = BufWriter::new(io::stdout().lock());
+        for conversation in conversations {
+            dump(&log, conversation, &mut out)?;
+        }
+        out.flush()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn conversations(log: &dyn CommitLog) -> anyhow::Result<Vec<ConversationId>> {
+    let mut found = Vec::new();
+    let mut bad = None;
+    log.view().scan(Family::Conversations, &Scan::all(), &mut |key, _| {
+        match ConversationKey::decode(key) {
+            Ok(key) => found.push(key.conversation),
+            Err(error) => bad = Some(error),
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    bad.map_or(Ok(found), |error| Err(error.into()))
+}
+
+fn dump(log: &dyn CommitLog, conversation: ConversationId, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut from = 1;
+    loop {
+        let query = PageQuery {
+            conversation,
+            from,
+            direction: Direction::Forward,
+            entries_max: PAGE_ENTRIES,
+            bytes_max: PAGE_BYTES,
+        };
+        let ReadAnswer::Page { entries, .. } = talaria_log::read(log, &ReadOp::Page(query))? else {
+            bail!("a page was asked for");
+        };
+        let Some(last) = entries.last() else { return Ok(()) };
+        from = last.seq + 1;
+        for entry in &entries {
+            serde_json::to_writer(&mut *out, &line(conversation, entry)?)?;
+            out.write_all(b"\n")?;
+        }
+    }
+}
+
+fn line(conversation: ConversationId, entry: &StoredEntry) -> anyhow::Result<Line> {
+    let header = EntryHeader::parse(&entry.header)
+        .with_context(|| format!("conversation {conversation} seq {}: header", entry.seq))?;
+    let content = match &entry.body {
+        StoredBody::Kept { content, .. } => Some(content),
+        StoredBody::Erased { .. } => None,
+    };
+    Ok(Line {
+        conversation: conversation.to_string(),
+        seq: entry.seq,
+        epoch: header.epoch,
+        ordinal: header.ordinal,
+        sender: header.sender.to_string(),
+        device: header.device,
+        kind: format!("{:?}", header.kind).to_lowercase(),
+        client_message_id: header.client_message_id.to_string(),
+        content_blake3: content.map(|content| blake3::hash(content).to_hex().to_string()),
+        content_bytes: content.map_or(0, bytes::Bytes::len),
+        chain: blake3::Hash::from_bytes(*entry.chain.as_bytes()).to_hex().to_string(),
+    })
+}
+
+fn parse_id(text: &str) -> Result<ConversationId, String> {
+    let mistake = || format!("{text:?} is not 32 hex digits");
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return Err(mistake());
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).map_err(|_| mistake())?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| mistake())?;
+    }
+    Ok(ConversationId::new(bytes))
+}

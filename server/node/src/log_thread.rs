@@ -1,0 +1,149 @@
+//! The log's one writer: operations of all shards come in by a bounded queue, are committed in groups (one batch, one
+//! sync), and each shard gets one message per group. After a commit that did not succeed nothing is written until
+//! the node is restarted; what waits is answered, the node says that it is not ready, and reads go on.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use talaria_core::{
+    effect::OpId,
+    limits::LOG_OPS_IN_FLIGHT_MAX,
+    log::{LogOp, Outcome},
+};
+use talaria_log::{CommitLog, GroupCommit};
+
+use crate::{
+    lifecycle::Lifecycle,
+    mailbox::{Mailbox, Message},
+    metrics::{Metrics, OutcomeKind},
+};
+
+/// An operation on its way to the log.
+struct Job {
+    shard: usize,
+    op: OpId,
+    what: LogOp,
+}
+
+/// Where a shard puts its operations. It has a place for each that the shard may have under way.
+#[derive(Clone)]
+pub struct LogQueue {
+    shard: usize,
+    jobs: Sender<Job>,
+}
+
+impl LogQueue {
+    /// Hands an operation over; never waits. `false`: there is no writer any more, and it was not written.
+    ///
+    /// # Panics
+    /// More operations than a shard may have under way: a defect.
+    pub fn put(&self, op: OpId, what: LogOp) -> bool {
+        match self.jobs.try_send(Job { shard: self.shard, op, what }) {
+            Ok(()) => true,
+            Err(TrySendError::Disconnected(_)) => false,
+            Err(TrySendError::Full(_)) => panic!("the log queue has a place for every operation"),
+        }
+    }
+}
+
+/// What the writer works with.
+pub struct LogWriter {
+    /// The log.
+    pub log: Arc<dyn CommitLog>,
+    /// The last commit before this opening.
+    pub last_commit: u64,
+    /// One per shard.
+    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// To say that the log has failed.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl LogWriter {
+    /// Starts the thread. It ends when all queues are dropped and all that they held is committed.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(self) -> std::io::Result<(Vec<LogQueue>, JoinHandle<()>)> {
+        let shards = self.mailboxes.len();
+        let (sender, receiver) = bounded(shards * LOG_OPS_IN_FLIGHT_MAX);
+        let queues = (0..shards).map(|shard| LogQueue { shard, jobs: sender.clone() }).collect();
+        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || self.run(&receiver))?;
+        Ok((queues, thread))
+    }
+
+    fn run(self, jobs: &Receiver<Job>) {
+        let mut group = GroupCommit::new(self.last_commit);
+        let mut owners = Vec::new();
+        while let Ok(first) = jobs.recv() {
+            owners.clear();
+            let mut next = Some(first);
+            while let Some(job) = next {
+                owners.push((job.shard, job.op));
+                group.push(job.what);
+                next = if group.is_full() { None } else { jobs.try_recv().ok() };
+            }
+            let outcomes = self.commit(&mut group, owners.len());
+            self.answer(&owners, &outcomes);
+        }
+    }
+
+    /// One commit. A panic in it is an outcome that nobody knows.
+    fn commit(&self, group: &mut GroupCommit, ops: usize) -> Vec<Outcome> {
+        let had_failed = group.failure().is_some();
+        self.metrics.commit_ops.record(ops as f64);
+        self.metrics.commit_bytes.record(group.bytes() as f64);
+        let started = Instant::now();
+        let outcomes = catch_unwind(AssertUnwindSafe(|| group.commit(&*self.log)));
+        self.metrics.sync_seconds.record(started.elapsed().as_secs_f64());
+        let outcomes = outcomes.unwrap_or_else(|_| {
+            self.metrics.panics.increment(1);
+            self.failed("the log writer panicked");
+            vec![Outcome::Unknown; ops]
+        });
+        if let (false, Some(why)) = (had_failed, group.failure()) {
+            self.failed(why);
+        }
+        outcomes
+    }
+
+    fn failed(&self, why: &str) {
+        tracing::error!(
+            why,
+            "the log takes no writes any more: sends are refused, reads go on. Look at the disk (space, health, \
+             permissions), then restart the node; messages acknowledged so far are in the log"
+        );
+        self.metrics.log_read_only.set(1.0);
+        self.lifecycle.fail(format!("the log is read-only until the node is restarted: {why}"));
+    }
+
+    fn answer(&self, owners: &[(usize, OpId)], outcomes: &[Outcome]) {
+        let mut by_shard = vec![Vec::new(); self.mailboxes.len()];
+        for ((shard, op), outcome) in owners.iter().zip(outcomes) {
+            by_shard[*shard].push((*op, *outcome));
+        }
+        for (mailbox, answers) in self.mailboxes.iter().zip(by_shard) {
+            if !answers.is_empty() {
+                mailbox.post(Message::Durable(answers));
+            }
+        }
+        if let Some(first) = outcomes.first() {
+            self.metrics.log_ops_ended(kind(*first), outcomes.len() as u64);
+        }
+    }
+}
+
+fn kind(outcome: Outcome) -> OutcomeKind {
+    match outcome {
+        Outcome::Committed { .. } => OutcomeKind::Committed,
+        Outcome::NotCommitted => OutcomeKind::NotCommitted,
+        Outcome::Unknown => OutcomeKind::Unknown,
+        Outcome::Fenced => OutcomeKind::Fenced,
+    }
+}

@@ -1,0 +1,327 @@
+//! One TCP connection: a task that moves bytes between TLS and the session's driver until either ends.
+//!
+//! ```text
+//! Handshaking ──► Serving ──session ended──► Ending ──all written──► Lingering ──peer closed, or LINGER──► gone
+//!      │ failed, too long, evicted   │ stalled, evicted, peer closed                                       ▲
+//!      └─────────────────────────────┴─────────────────────────────────────────────────────────────────────┘
+//! ```
+//! It waits in one `select!` of cancel-safe futures; partial bytes live in rustls, the decoder and the transmit
+//! buffer, never on the future's stack. It reads nothing while much waits to be written.
+
+use std::{pin::Pin, rc::Rc, sync::Arc, time::Instant};
+
+use talaria_protocol::{error_code::ErrorCode, limits::KEEPALIVE_MISSED_MAX};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Sleep, sleep_until},
+};
+
+use super::{
+    admission::Place,
+    tls_socket::{ReadStatus, SocketError, TlsSocket},
+    transmit::TransmitBuffer,
+};
+use crate::{
+    lifecycle::Phase,
+    limits::{LINGER, RECONNECT_SPREAD_MS, STALL_BYTES_MIN, TRANSMIT_BYTES_HIGH, TRANSMIT_CHUNK_BYTES},
+    metrics::DropReason,
+    session_driver::{SessionContext, SessionDriver},
+};
+
+/// What a turn came to.
+enum Turn {
+    /// Nothing more to do for now.
+    Wait,
+    /// There is more to read.
+    Again,
+    /// The connection is over.
+    Over,
+}
+
+/// How far the end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It goes on.
+    No,
+    /// The last frames are being written.
+    Writing { until: Instant },
+    /// All is written and our side is closed: the peer may read it in peace.
+    Lingering { until: Instant },
+}
+
+/// A period in which something always waited to be written.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    since: Instant,
+    written_before: u64,
+}
+
+/// See the module.
+pub(super) struct Connection {
+    context: Rc<SessionContext>,
+    socket: TlsSocket,
+    driver: SessionDriver,
+    place: Place,
+    phase: watch::Receiver<Phase>,
+    transmit: TransmitBuffer,
+    /// Bytes that the system took.
+    written: u64,
+    /// What of `transmit_bytes` is counted for this connection.
+    shown_bytes: usize,
+    ending: Ending,
+    stall: Option<Stall>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        context: Rc<SessionContext>,
+        tcp: TcpStream,
+        tls: Arc<rustls::ServerConfig>,
+        place: Place,
+        phase: watch::Receiver<Phase>,
+    ) -> Result<Self, SocketError> {
+        let driver = SessionDriver::new(context.clone());
+        Ok(Self {
+            socket: TlsSocket::new(tcp, tls)?,
+            place,
+            phase,
+            transmit: TransmitBuffer::default(),
+            written: 0,
+            shown_bytes: 0,
+            ending: Ending::No,
+            stall: None,
+            timer: Box::pin(sleep_until(Instant::now().into())),
+            driver,
+            context,
+        })
+    }
+
+    /// Serves it to its end.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.turn() {
+                Ok(Turn::Wait) => {}
+                Ok(Turn::Again) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Ok(Turn::Over) => return,
+                Err(reason) => return self.context.metrics.connection_dropped(reason),
+            }
+            self.arm();
+            let reads = self.wants_read();
+            tokio::select! {
+                ready = self.socket.ready(reads) => if ready.is_err() {
+                    return self.context.metrics.connection_dropped(DropReason::Peer);
+                },
+                () = self.driver.outbox().woken() => {}
+                () = self.place.evicted() => return self.evicted(),
+                () = self.timer.as_mut() => {}
+                changed = self.phase.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// Reads, lets the session work, writes. `Err`: the connection is to be dropped at once.
+    fn turn(&mut self) -> Result<Turn, DropReason> {
+        self.driver.handle_effects();
+        let read = if self.wants_read() { self.read()? } else { ReadStatus::Drained };
+        self.driver.handle_effects();
+        self.on_time()?;
+        if self.driver.is_open() {
+            self.place.has_session();
+        }
+        self.write()?;
+        if read == ReadStatus::Closed {
+            // A peer that says no more is gone; what was for it is in the log.
+            return if self.driver.has_ended() { Ok(Turn::Over) } else { Err(DropReason::Peer) };
+        }
+        Ok(match self.on_ending()? {
+            true => Turn::Over,
+            false if read == ReadStatus::More => Turn::Again,
+            false => Turn::Wait,
+        })
+    }
+
+    fn unwritten(&self) -> usize {
+        self.driver.transmit_bytes() + self.transmit.bytes()
+    }
+
+    fn is_draining(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Draining { .. } | Phase::Stopped)
+    }
+
+    /// Not while much waits to be written, nor once the node drains; but to its end, so that the peer can close.
+    fn wants_read(&self) -> bool {
+        match self.ending {
+            Ending::No if self.socket.is_handshaking() => true,
+            Ending::No => self.unwritten() < TRANSMIT_BYTES_HIGH && !self.is_draining(),
+            Ending::Writing { .. } | Ending::Lingering { .. } => true,
+        }
+    }
+
+    fn read(&mut self) -> Result<ReadStatus, DropReason> {
+        let driver = &mut self.driver;
+        match self.socket.read(|bytes| driver.handle_bytes(bytes)) {
+            Ok(status) => Ok(status),
+            Err(SocketError::Io(_)) => Err(DropReason::Peer),
+            Err(SocketError::Tls(error)) => {
+                tracing::debug!(%error, "a peer breaks TLS");
+                let reason = if self.socket.is_handshaking() { DropReason::Handshake } else { DropReason::Tls };
+                // The alert that says why; nobody waits for it.
+                let _alert = self.socket.write(&mut TransmitBuffer::default());
+                let _closed = self.socket.shutdown_write();
+                Err(reason)
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), DropReason> {
+        loop {
+            while self.transmit.bytes() < TRANSMIT_CHUNK_BYTES {
+                let Some(frame) = self.driver.poll_transmit() else { break };
+                self.context.metrics.bytes_sent.increment(frame.len() as u64);
+                self.transmit.push(frame);
+            }
+            let written = self.socket.write(&mut self.transmit).map_err(|_| DropReason::Peer)?;
+            self.written += written as u64;
+            if !self.transmit.is_empty() || self.driver.transmit_bytes() == 0 {
+                break;
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Keeps the gauge of all connections right.
+    fn show(&mut self) {
+        let bytes = self.unwritten();
+        let gauge = &self.context.metrics.transmit_bytes;
+        if bytes > self.shown_bytes {
+            gauge.increment((bytes - self.shown_bytes) as f64);
+        } else if bytes < self.shown_bytes {
+            gauge.decrement((self.shown_bytes - bytes) as f64);
+        }
+        self.shown_bytes = bytes;
+    }
+
+    /// Whatever is due by the clock: the session's deadlines, the drain, a peer that takes nothing.
+    fn on_time(&mut self) -> Result<(), DropReason> {
+        let now_ms = self.context.clock.now().mono_ms;
+        if self.session_due().is_some_and(|due| due <= now_ms) {
+            self.driver.handle_timeout();
+            if self.socket.is_handshaking() {
+                return Err(DropReason::HandshakeTimeout);
+            }
+        }
+        let phase = *self.phase.borrow_and_update();
+        match phase {
+            Phase::Serving => {}
+            Phase::Draining { .. } if self.socket.is_handshaking() => return Err(DropReason::Drain),
+            Phase::Draining { until } => {
+                // What was asked is answered first; nothing more is read meanwhile.
+                if self.driver.requests_in_flight() == 0 || Instant::now() >= until {
+                    let after_ms = self.driver.jitter(RECONNECT_SPREAD_MS);
+                    self.driver.end(ErrorCode::Draining, "the node goes down", after_ms.max(1));
+                }
+            }
+            Phase::Stopped => return Err(DropReason::Drain),
+        }
+        self.check_stall()
+    }
+
+    fn check_stall(&mut self) -> Result<(), DropReason> {
+        if self.unwritten() == 0 && !self.socket.wants_write() {
+            self.stall = None;
+            return Ok(());
+        }
+        let now = Instant::now();
+        let stall = *self.stall.get_or_insert(Stall { since: now, written_before: self.written });
+        if now < stall.since + self.stall_time() {
+            return Ok(());
+        }
+        if self.written - stall.written_before >= STALL_BYTES_MIN as u64 {
+            self.stall = Some(Stall { since: now, written_before: self.written });
+            return Ok(());
+        }
+        self.driver.end(ErrorCode::SlowConsumer, "the client does not read what it granted credit for", 0);
+        Err(DropReason::SlowConsumer)
+    }
+
+    /// When the session has something to do by the clock. A peer that we do not read is not silent: while much waits
+    /// to be written, only [`Self::check_stall`] judges it.
+    fn session_due(&self) -> Option<u64> {
+        if self.unwritten() >= TRANSMIT_BYTES_HIGH { None } else { self.driver.poll_timeout() }
+    }
+
+    fn stall_time(&self) -> std::time::Duration {
+        self.context.keepalive * KEEPALIVE_MISSED_MAX
+    }
+
+    /// Once the session has ended: writes the rest, closes our side, waits for the peer to close its own. `true`: it
+    /// is over.
+    fn on_ending(&mut self) -> Result<bool, DropReason> {
+        let now = Instant::now();
+        if self.ending == Ending::No && self.driver.has_ended() {
+            self.ending = Ending::Writing { until: now + LINGER };
+        }
+        if let Ending::Writing { until } = self.ending
+            && self.unwritten() == 0
+            && !self.socket.wants_write()
+        {
+            self.socket.send_close_notify();
+            self.write()?;
+            let _closed = self.socket.shutdown_write();
+            self.ending = Ending::Lingering { until };
+        }
+        match self.ending {
+            Ending::Writing { until } if now >= until => Err(DropReason::SlowConsumer),
+            Ending::Lingering { until } => Ok(now >= until),
+            _ => Ok(false),
+        }
+    }
+
+    /// Another connection needs its place. Says why, if that can be said without waiting.
+    fn evicted(mut self) {
+        self.driver.end(ErrorCode::Busy, "too many connections without Hello", 1_000);
+        let _unwritten = self.write();
+        self.socket.send_close_notify();
+        let _unwritten = self.write();
+    }
+
+    /// Sets the timer to what is due first.
+    fn arm(&mut self) {
+        let session = self.session_due().map(|due| self.context.clock.instant(due));
+        let stall = self.stall.map(|stall| stall.since + self.stall_time());
+        let drain = match *self.phase.borrow() {
+            // Past it the session has ended, and `ending` says what is next.
+            Phase::Draining { until } if self.ending == Ending::No => Some(until),
+            _ => None,
+        };
+        let ending = match self.ending {
+            Ending::No => None,
+            Ending::Writing { until } | Ending::Lingering { until } => Some(until),
+        };
+        let far = || Instant::now() + std::time::Duration::from_secs(3600);
+        let due = [session, stall, drain, ending].into_iter().flatten().min().unwrap_or_else(far);
+        let armed = self.timer.deadline().into_std();
+        // A timer that is early costs one turn, so one that only gets later is left alone until it fires.
+        if due < armed || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(due.into());
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.context.metrics.transmit_bytes.decrement(self.shown_bytes as f64);
+        if std::thread::panicking() {
+            self.context.metrics.panics.increment(1);
+            tracing::error!("a connection's task panicked; only its session ends");
+        }
+    }
+}

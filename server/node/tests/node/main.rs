@@ -1,0 +1,11 @@
+//! The node over real sockets: ephemeral ports, own temporary directories, all in parallel, no process left behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+mod bad_flow;
+mod bad_frames;
+mod bad_requests;
+mod bad_tls;
+mod bad_tokens;
+mod smoke;
+mod support;

@@ -1,0 +1,107 @@
+//! A node in this process, on a log in memory or one that the test brings.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use talaria_log::{CommitLog, MemoryLog};
+use talaria_server::{
+    Node, NodeHandle,
+    auth::{SigningKey, TokenRequest},
+    clock::unix_ms,
+    config::Config,
+    dev::{DEV_KID, DevFiles},
+};
+use tempfile::TempDir;
+
+use super::{
+    client::{Client, Tls},
+    http::metric_in,
+};
+
+/// A running node and what its clients need.
+pub(crate) struct TestNode {
+    handle: Option<NodeHandle>,
+    pub(crate) tcp_addr: SocketAddr,
+    pub(crate) admin_addr: SocketAddr,
+    pub(crate) tls: Tls,
+    pub(crate) ca: PathBuf,
+    key: SigningKey,
+    _dir: TempDir,
+}
+
+impl TestNode {
+    /// On an empty log in memory.
+    pub(crate) fn start() -> Self {
+        Self::start_with(MemoryLog::new(), |_| {})
+    }
+
+    /// On this log, with a changed configuration.
+    pub(crate) fn start_with(log: impl CommitLog + 'static, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path());
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.admin_listen = config.listen;
+        config.dev = true;
+        config.drain_seconds = 5;
+        change(&mut config);
+        let handle = Node::start(config, Arc::new(log)).unwrap();
+        let files = DevFiles::of(dir.path());
+        Self {
+            tcp_addr: handle.tcp_addr,
+            admin_addr: handle.admin_addr,
+            tls: Tls::trusting(&files.ca()),
+            ca: files.ca(),
+            key: SigningKey::read(DEV_KID, &files.token_key()).unwrap(),
+            handle: Some(handle),
+            _dir: dir,
+        }
+    }
+
+    /// A token for a day.
+    pub(crate) fn token(&self, subject: &str) -> String {
+        self.token_until(subject, 24 * 3600)
+    }
+
+    /// A token that expires so many seconds from now.
+    pub(crate) fn token_until(&self, subject: &str, seconds: i64) -> String {
+        let now = unix_ms() / 1000;
+        let expires = now.saturating_add_signed(seconds);
+        self.key.sign(&TokenRequest { subject, tenant: "", issued: now, expires }).unwrap()
+    }
+
+    /// The private key that the node trusts.
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// A TLS connection without Hello.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.tcp_addr, &self.tls)
+    }
+
+    /// A session of this user's device 1.
+    pub(crate) fn session(&self, subject: &str) -> Client {
+        self.session_of(subject, 1)
+    }
+
+    /// A session of one of this user's devices.
+    pub(crate) fn session_of(&self, subject: &str, device: u8) -> Client {
+        let mut client = self.connect();
+        client.hello(&self.token(subject), device);
+        client
+    }
+
+    /// A metric's value, by its name and labels as `/metrics` shows them.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        metric_in(&self.handle.as_ref().unwrap().metrics(), name)
+    }
+
+    /// Begins to drain, without waiting.
+    pub(crate) fn begin_shutdown(&self) {
+        self.handle.as_ref().unwrap().begin_shutdown();
+    }
+
+    /// Drains and ends it.
+    pub(crate) fn shutdown(mut self) {
+        self.handle.take().unwrap().shutdown().unwrap();
+    }
+}
