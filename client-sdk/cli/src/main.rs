@@ -1,0 +1,63 @@
+//! A terminal chat client in line mode, on the public SDK only. On a terminal it chats; with a pipe it is a tool: it
+//! sends the lines that it reads, waits until each is acknowledged (and for what `--expect` and `--for` say), and
+//! ends with 0 when all of that came true.
+
+mod args;
+mod chat;
+mod command;
+mod names;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use talaria_client::{Client, ClientConfig, ConnectError, TokenProvider};
+
+use crate::{args::Args, chat::Chat};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("talaria-chat: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let mut config = ClientConfig::new(&args.server, args.device()?, TokenProvider::fixed(args.token()?))
+        .tenant(&args.tenant);
+    if let Some(ca) = &args.ca {
+        config = config.ca_file(ca)?;
+    }
+    if let Some(name) = &args.server_name {
+        config = config.server_name(name);
+    }
+    let client = Client::connect(config).await.map_err(advice)?;
+    let mut chat = Chat::new(client.clone(), std::io::stdin().is_terminal());
+    let result = match chat.open(&args).await {
+        Ok(()) => chat.run(&args).await,
+        Err(error) => Err(error).context("the conversation could not be opened"),
+    };
+    client.shutdown().await;
+    result
+}
+
+/// What the person at the keyboard can do.
+fn advice(error: ConnectError) -> anyhow::Error {
+    let advice = match &error {
+        ConnectError::AuthRequired => {
+            "get a new token, for example by `talaria token`, and give it with --token"
+        }
+        ConnectError::Unreachable => "is the server running, and are --server and --ca those of it?",
+        _ => return error.into(),
+    };
+    anyhow::Error::from(error).context(advice)
+}

@@ -1,0 +1,709 @@
+//! A model of the server, in memory, on the real `ServerSession`: one log, all sessions, and the faults that a test
+//! asks for. Simple on purpose: what it answers is what spec/ says, computed in the plainest way.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod world;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use talaria_protocol::{
+    chain::{Chain, Commitment, Leaf},
+    entry::{Entry, EntryForm, EntryHeader, EntryKind, Urgency},
+    error_code::ErrorCode,
+    hlc::Hlc,
+    ids::{BootId, ClientMessageId, ConversationId, DeviceId, IdKey, SessionId, UserId},
+    message::{
+        ConversationKind, ConversationState, Cursor, Direction, Durability, Member, MemberRole, Peer,
+        RequestId, SyncToken, UserRef,
+        client::{Hello, History, Request, Send},
+        content::{Content, MemberAction, MemberChange, Membership},
+        server::{GoAway, HistoryPage, Refused, Sent, ServerFrame, Welcome, encode_deliver},
+    },
+    session::{
+        Millis,
+        server::{Config, ServerEvent, ServerSession},
+    },
+};
+
+/// Ms since 1970 at the model's start.
+pub const START_MS: u64 = 1_800_000_000_000;
+
+pub type ConnectionId = u64;
+
+#[derive(Clone)]
+pub struct Stored {
+    pub header: EntryHeader,
+    pub raw: Bytes,
+    pub content: Bytes,
+    pub device: DeviceId,
+    pub chain: Chain,
+    commit: u64,
+}
+
+pub struct Conversation {
+    pub kind: ConversationKind,
+    pub title: String,
+    pub members: Vec<(Peer, MemberRole)>,
+    pub entries: Vec<Stored>,
+    pub first_seq: u64,
+    epochs: Vec<(u64, u64)>,
+    accepted: HashMap<(UserId, ClientMessageId), (u64, Bytes)>,
+    commit: u64,
+}
+
+impl Conversation {
+    pub fn head(&self) -> u64 {
+        self.entries.len() as u64
+    }
+    pub fn chain(&self, seq: u64) -> Chain {
+        if seq == 0 { Chain::ZERO } else { self.entries[seq as usize - 1].chain }
+    }
+    fn epoch_at(&self, seq: u64) -> u64 {
+        if seq == 0 { 0 } else { self.entries[seq as usize - 1].header.epoch }
+    }
+    fn is_member(&self, user: UserId) -> bool {
+        self.members.iter().any(|(peer, _)| peer.user == user)
+    }
+}
+
+struct Session {
+    session: ServerSession,
+    user: Option<(Peer, DeviceId, u32)>,
+    /// Next seq to deliver, and whether `CaughtUp` was said.
+    resumed: BTreeMap<ConversationId, (u64, bool)>,
+    changed: BTreeSet<ConversationId>,
+    sent_up_to: BTreeMap<ConversationId, u64>,
+}
+
+/// What goes wrong, in parts of 1000.
+#[derive(Clone, Copy, Default)]
+pub struct Faults {
+    /// A send is answered by BUSY.
+    pub busy: u64,
+    /// A send is appended and answered by OUTCOME_UNKNOWN.
+    pub unknown: u64,
+    /// A send is appended and the connection cut before the answer.
+    pub cut_after_append: u64,
+}
+
+pub struct Model {
+    pub key: IdKey,
+    pub conversations: BTreeMap<ConversationId, Conversation>,
+    pub faults: Faults,
+    /// Next answers to sends, whatever they are.
+    pub refuse_next: std::collections::VecDeque<ErrorCode>,
+    /// Leave out all but so many of the newest entries at resume.
+    pub newest_only: Option<u64>,
+    pub dedup_hits: u64,
+    pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
+    pub token_life_ms: u64,
+    pub accepts_token: fn(&str) -> bool,
+    boots: Vec<(BootId, u64)>,
+    commit: u64,
+    epoch: u64,
+    devices: BTreeMap<(UserId, DeviceId), u32>,
+    subjects: BTreeMap<UserId, String>,
+    sessions: BTreeMap<ConnectionId, Session>,
+    next_connection: ConnectionId,
+    random: u64,
+    cut: Vec<ConnectionId>,
+}
+
+impl Model {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            key: IdKey::new([9; 32]),
+            conversations: BTreeMap::new(),
+            faults: Faults::default(),
+            refuse_next: Default::default(),
+            newest_only: None,
+            dedup_hits: 0,
+            acks: BTreeMap::new(),
+            token_life_ms: 3_600_000,
+            accepts_token: |_| true,
+            boots: vec![(BootId::new([1; 16]), 1)],
+            commit: 0,
+            epoch: 100,
+            devices: BTreeMap::new(),
+            subjects: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_connection: 1,
+            random: seed | 1,
+            cut: Vec::new(),
+        }
+    }
+
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 1000 < per_mille
+    }
+
+    // ---- connections ----
+
+    pub fn connect(&mut self, now: Millis) -> ConnectionId {
+        let id = self.next_connection;
+        self.next_connection += 1;
+        self.sessions.insert(
+            id,
+            Session {
+                session: ServerSession::new(now, Config::default()),
+                user: None,
+                resumed: BTreeMap::new(),
+                changed: BTreeSet::new(),
+                sent_up_to: BTreeMap::new(),
+            },
+        );
+        id
+    }
+
+    pub fn disconnect(&mut self, id: ConnectionId) {
+        self.sessions.remove(&id);
+    }
+
+    /// Connections that the model itself cut.
+    pub fn take_cut(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.cut)
+    }
+
+    pub fn frame_bytes_max(&self, id: ConnectionId) -> usize {
+        self.sessions.get(&id).map_or(1 << 20, |session| session.session.frame_bytes_max())
+    }
+
+    /// Connections whose last frame was taken.
+    pub fn is_closed(&self, id: ConnectionId) -> bool {
+        self.sessions.get(&id).is_none_or(|session| session.session.is_closed())
+    }
+
+    pub fn end_sessions(&mut self, code: ErrorCode, reconnect_after_ms: u32) {
+        for session in self.sessions.values_mut() {
+            session.session.go_away(GoAway {
+                code: code as u32,
+                message: String::new(),
+                redirect: String::new(),
+                reconnect_after_ms,
+            });
+        }
+    }
+
+    /// The node dies and comes back; with `lose`, the last so many entries of every conversation are gone.
+    pub fn restart(&mut self, lose: u64) {
+        self.cut.extend(self.sessions.keys().copied());
+        self.sessions.clear();
+        self.epoch += 10;
+        if lose > 0 {
+            for conversation in self.conversations.values_mut() {
+                let keep = conversation.head().saturating_sub(lose).max(1);
+                conversation.entries.truncate(keep as usize);
+                conversation.accepted.retain(|_, (seq, _)| *seq <= keep);
+                conversation.epochs.retain(|(_, first)| *first <= keep);
+                conversation.commit = conversation.entries.last().unwrap().commit;
+            }
+            self.commit =
+                self.conversations.values().map(|conversation| conversation.commit).max().unwrap_or(0);
+        }
+        self.boots.push((BootId::new([self.boots.len() as u8 + 1; 16]), self.commit + 1));
+    }
+
+    pub fn handle_frame(&mut self, now: Millis, id: ConnectionId, payload: Bytes) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.session.handle_frame(now, payload);
+        while let Some(event) = self.sessions.get_mut(&id).and_then(|session| session.session.poll_event()) {
+            self.on_event(now, id, event);
+        }
+        self.deliver();
+    }
+
+    pub fn handle_timeouts(&mut self, now: Millis) {
+        for session in self.sessions.values_mut() {
+            if session.session.poll_timeout().is_some_and(|at| at <= now) {
+                session.session.handle_timeout(now);
+            }
+        }
+    }
+
+    pub fn poll_transmit(&mut self, id: ConnectionId) -> Option<Bytes> {
+        self.sessions.get_mut(&id)?.session.poll_transmit()
+    }
+
+    fn on_event(&mut self, now: Millis, id: ConnectionId, event: ServerEvent) {
+        match event {
+            ServerEvent::Hello(hello) => self.on_hello(now, id, &hello),
+            ServerEvent::Reauth { request_id, token } => {
+                let good = (self.accepts_token)(&token.0);
+                let (life, session) = (self.token_life_ms, &mut self.sessions.get_mut(&id).unwrap().session);
+                if good {
+                    session.handle_reauthed(request_id, START_MS + now.0 + life, Millis(now.0 + life));
+                } else {
+                    session.reply(ServerFrame::error(Some(request_id), ErrorCode::TokenInvalid, ""));
+                }
+            }
+            ServerEvent::Request { request_id, request } => self.on_request(now, id, request_id, request),
+            ServerEvent::Ack { conversation, up_to } => self.on_ack(id, conversation, up_to),
+            ServerEvent::Resume(cursors) => {
+                cursors
+                    .into_iter()
+                    .for_each(|(conversation, cursor)| self.on_resume(id, conversation, cursor));
+            }
+            ServerEvent::Ping(nonce) => {
+                self.sessions.get_mut(&id).unwrap().session.pong(nonce, Hlc::from_ms(START_MS + now.0));
+            }
+            ServerEvent::CreditGranted | ServerEvent::Logout => {}
+        }
+    }
+
+    fn on_hello(&mut self, now: Millis, id: ConnectionId, hello: &Hello) {
+        if !(self.accepts_token)(&hello.token.0) {
+            let refused = Refused {
+                code: ErrorCode::TokenInvalid as u32,
+                message: String::new(),
+                retry_after_ms: 0,
+                redirect: String::new(),
+            };
+            self.sessions.get_mut(&id).unwrap().session.handle_refusal(refused);
+            return;
+        }
+        // A token is "subject" or "subject#anything".
+        let subject = hello.token.0.split('#').next().unwrap().to_string();
+        let user = self.key.user("", &subject);
+        self.subjects.insert(user, subject.clone());
+        let number = self.devices.keys().filter(|(other, _)| *other == user).count() as u32 + 1;
+        let number = *self.devices.entry((user, hello.device)).or_insert(number);
+        let taken_over: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| {
+                session.user.as_ref().is_some_and(|(_, device, _)| *device == hello.device)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for other in taken_over {
+            self.sessions.get_mut(&other).unwrap().session.end(ErrorCode::TakenOver, "");
+        }
+        let welcome = Welcome {
+            session: SessionId::new([0; 16]),
+            user,
+            subject: subject.clone(),
+            device_number: number,
+            protocol: 1,
+            limits: Default::default(),
+            keepalive_ms: 30_000,
+            hlc: Hlc::from_ms(START_MS + now.0),
+            node: "model".into(),
+            token_expires_ms: START_MS + now.0 + self.token_life_ms,
+            durability: Durability::Fsync,
+        };
+        let expires = Millis(now.0 + self.token_life_ms);
+        let session = self.sessions.get_mut(&id).unwrap();
+        session.user = Some((Peer { user, subject }, hello.device, number));
+        session.session.handle_welcome(now, welcome, expires);
+    }
+
+    fn on_ack(&mut self, id: ConnectionId, conversation: ConversationId, up_to: u64) {
+        let session = self.sessions.get_mut(&id).unwrap();
+        let sent = session.sent_up_to.get(&conversation).copied().unwrap_or(0);
+        assert!(up_to <= sent, "an ack beyond what was sent: {up_to} > {sent}");
+        let device = session.user.as_ref().unwrap().1;
+        let acked = self.acks.entry((device, conversation)).or_insert(0);
+        *acked = up_to.max(*acked);
+    }
+
+    // ---- resume ----
+
+    fn on_resume(&mut self, id: ConnectionId, conversation: ConversationId, cursor: Cursor) {
+        let session = self.sessions.get_mut(&id).unwrap();
+        let user = session.user.as_ref().unwrap().0.user;
+        let Some(found) = self.conversations.get(&conversation).filter(|found| found.is_member(user)) else {
+            let error = ServerFrame::conversation_error(conversation, ErrorCode::NotFound, "");
+            return session.session.send(&error);
+        };
+        if cursor.seq > found.head() || found.chain(cursor.seq) != cursor.chain {
+            let last = found.epochs.iter().rposition(|(epoch, _)| *epoch <= cursor.epoch);
+            let end = match last {
+                Some(index) => found.epochs.get(index + 1).map_or(found.head(), |(_, first)| first - 1),
+                None => 0,
+            };
+            let known = last.is_some_and(|index| found.epochs[index].0 == cursor.epoch);
+            if known && cursor.seq <= end {
+                let error = ServerFrame::conversation_error(conversation, ErrorCode::ChainMismatch, "");
+                return session.session.send(&error);
+            }
+            return session.session.send(&ServerFrame::EpochChanged {
+                conversation,
+                first_seq: end + 1,
+                chain: found.chain(end),
+                epoch: found.epoch_at(end),
+            });
+        }
+        let mut next = cursor.seq + 1;
+        if next < found.first_seq {
+            next = found.first_seq;
+            let chain = found.chain(next - 1);
+            session.session.send(&ServerFrame::Truncated { conversation, first_seq: next, chain });
+        }
+        if let Some(newest) = self.newest_only
+            && found.head() + 1 > next + newest
+        {
+            let to = found.head() - newest;
+            let chain = found.chain(to);
+            session.session.send(&ServerFrame::Skipped { conversation, from: next, to, chain });
+            next = to + 1;
+        }
+        session.resumed.insert(conversation, (next, false));
+        session.changed.remove(&conversation);
+        let sent = session.sent_up_to.entry(conversation).or_insert(0);
+        *sent = (*sent).max(next - 1);
+    }
+
+    /// Everything that credit allows, to everyone.
+    pub fn deliver(&mut self) {
+        for session in self.sessions.values_mut() {
+            let Some((peer, device, _)) = session.user.clone() else { continue };
+            for (id, conversation) in &self.conversations {
+                if !conversation.is_member(peer.user) {
+                    continue;
+                }
+                let Some((next, caught_up)) = session.resumed.get_mut(id) else { continue };
+                while *next <= conversation.head() {
+                    let stored = &conversation.entries[*next as usize - 1];
+                    let omit = stored.device == device && stored.header.kind == EntryKind::Message;
+                    let entry = entry(stored, omit);
+                    if !session.session.take_credit(1, entry.encoded_len() as u64) {
+                        break;
+                    }
+                    session.session.send_encoded(encode_deliver(*id, &entry));
+                    let sent = session.sent_up_to.entry(*id).or_insert(0);
+                    *sent = (*sent).max(*next);
+                    *next += 1;
+                }
+                if *next > conversation.head() && !*caught_up {
+                    *caught_up = true;
+                    let head = conversation.head();
+                    session.session.send(&ServerFrame::CaughtUp { conversation: *id, head, chain: None });
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, id: ConversationId) {
+        let conversation = &self.conversations[&id];
+        for session in self.sessions.values_mut() {
+            let Some((peer, _, _)) = &session.user else { continue };
+            if conversation.is_member(peer.user)
+                && !session.resumed.contains_key(&id)
+                && session.changed.insert(id)
+            {
+                session.session.send(&ServerFrame::Changed(state(id, conversation, peer.user)));
+            }
+        }
+    }
+
+    // ---- requests ----
+
+    fn on_request(&mut self, now: Millis, id: ConnectionId, request_id: RequestId, request: Request) {
+        let user = self.sessions[&id].user.clone().unwrap().0;
+        let frame = match request {
+            Request::Send(send) => {
+                let Some(frame) = self.on_send(now, id, request_id, &send) else { return };
+                frame
+            }
+            Request::Sync { token, .. } => self.on_sync(request_id, user.user, token),
+            Request::DirectWith { user: other, client_message_id } => {
+                let other = self.peer(other);
+                let conversation = self.key.direct(user.user, other.user);
+                let members = vec![(user.clone(), MemberRole::Member), (other, MemberRole::Member)];
+                let kind = ConversationKind::Direct;
+                self.create(now, id, conversation, kind, String::new(), members, client_message_id);
+                self.result(request_id, user.user, conversation)
+            }
+            Request::CreateGroup { client_message_id, title, members } => {
+                let conversation = self.key.group(user.user, client_message_id);
+                let mut all = vec![(user.clone(), MemberRole::Owner)];
+                all.extend(members.into_iter().map(|user| (self.peer(user), MemberRole::Member)));
+                let kind = ConversationKind::Group;
+                self.create(now, id, conversation, kind, title, all, client_message_id);
+                self.result(request_id, user.user, conversation)
+            }
+            Request::AddMembers(change) => {
+                let peers: Vec<_> = change.users.into_iter().map(|user| self.peer(user)).collect();
+                let content =
+                    membership(false, "", peers.iter().map(|peer| (peer.clone(), MemberAction::Added)));
+                let found = self.conversations.get_mut(&change.conversation).unwrap();
+                found.members.extend(peers.into_iter().map(|peer| (peer, MemberRole::Member)));
+                let id_of = change.client_message_id;
+                self.append(now, id, change.conversation, EntryKind::Membership, content, id_of);
+                self.result(request_id, user.user, change.conversation)
+            }
+            Request::ListConversations { .. } => ServerFrame::ConversationList {
+                request_id,
+                conversations: self.states(user.user, 0),
+                next_page: Bytes::new(),
+            },
+            Request::ListMembers { conversation, .. } => ServerFrame::MemberList {
+                request_id,
+                members: self.conversations[&conversation]
+                    .members
+                    .iter()
+                    .map(|(peer, role)| Member { peer: peer.clone(), role: *role, joined_seq: 1 })
+                    .collect(),
+                next_page: Bytes::new(),
+            },
+            Request::History(history) => self.on_history(id, request_id, history),
+            Request::RemoveMembers(_) | Request::Leave { .. } => {
+                ServerFrame::error(Some(request_id), ErrorCode::Forbidden, "the model keeps its members")
+            }
+        };
+        self.sessions.get_mut(&id).unwrap().session.reply(frame);
+    }
+
+    fn peer(&mut self, user: UserRef) -> Peer {
+        match user {
+            UserRef::Id(user) => Peer { user, subject: self.subjects[&user].clone() },
+            UserRef::Subject(subject) => {
+                let user = self.key.user("", &subject);
+                self.subjects.insert(user, subject.clone());
+                Peer { user, subject }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn create(
+        &mut self,
+        now: Millis,
+        connection: ConnectionId,
+        id: ConversationId,
+        kind: ConversationKind,
+        title: String,
+        members: Vec<(Peer, MemberRole)>,
+        client_message_id: ClientMessageId,
+    ) {
+        if self.conversations.contains_key(&id) {
+            return;
+        }
+        let added = members.iter().map(|(peer, _)| (peer.clone(), MemberAction::Added));
+        let content = membership(true, &title, added);
+        self.conversations.insert(
+            id,
+            Conversation {
+                kind,
+                title,
+                members,
+                entries: Vec::new(),
+                first_seq: 1,
+                epochs: Vec::new(),
+                accepted: HashMap::new(),
+                commit: 0,
+            },
+        );
+        self.append(now, connection, id, EntryKind::Membership, content, client_message_id);
+    }
+
+    fn result(&self, request_id: RequestId, user: UserId, id: ConversationId) -> ServerFrame {
+        let conversation = state(id, &self.conversations[&id], user);
+        ServerFrame::ConversationResult { request_id, conversation, seq: 0, duplicate: false }
+    }
+
+    fn on_send(
+        &mut self,
+        now: Millis,
+        id: ConnectionId,
+        request_id: RequestId,
+        send: &Send,
+    ) -> Option<ServerFrame> {
+        let error = |code| Some(ServerFrame::error_retry(Some(request_id), code, "", 30));
+        if let Some(code) = self.refuse_next.pop_front() {
+            return error(code);
+        }
+        let user = self.sessions[&id].user.clone().unwrap().0.user;
+        let Some(found) = self.conversations.get(&send.conversation).filter(|found| found.is_member(user))
+        else {
+            return error(ErrorCode::NotFound);
+        };
+        let server_ms = START_MS + now.0;
+        let (window, future) = (30 * 24 * 3_600_000, 600_000);
+        if send.client_message_id.unix_ms() + window < server_ms {
+            return error(ErrorCode::IdExpired);
+        }
+        if send.client_message_id.unix_ms() > server_ms + future {
+            return error(ErrorCode::IdFromFuture);
+        }
+        if let Some((seq, content)) = found.accepted.get(&(user, send.client_message_id)) {
+            if *content != send.content {
+                return error(ErrorCode::Conflict);
+            }
+            self.dedup_hits += 1;
+            let header = &found.entries[*seq as usize - 1].header;
+            return Some(sent(request_id, header, true));
+        }
+        if send.after.is_some_and(|after| !found.accepted.contains_key(&(user, after))) {
+            return error(ErrorCode::OutOfOrder);
+        }
+        if self.chance(self.faults.busy) {
+            return error(ErrorCode::Busy);
+        }
+        let content = send.content.clone();
+        let header =
+            self.append(now, id, send.conversation, EntryKind::Message, content, send.client_message_id);
+        if self.chance(self.faults.unknown) {
+            return error(ErrorCode::OutcomeUnknown);
+        }
+        if self.chance(self.faults.cut_after_append) {
+            self.cut.push(id);
+            self.sessions.get_mut(&id).unwrap().session.end(ErrorCode::Internal, "cut");
+            return None;
+        }
+        Some(sent(request_id, &header, false))
+    }
+
+    pub fn append(
+        &mut self,
+        now: Millis,
+        connection: ConnectionId,
+        id: ConversationId,
+        kind: EntryKind,
+        content: Bytes,
+        client_message_id: ClientMessageId,
+    ) -> EntryHeader {
+        let (peer, device, number) = self.sessions[&connection].user.clone().unwrap();
+        self.commit += 1;
+        let conversation = self.conversations.get_mut(&id).unwrap();
+        let seq = conversation.head() + 1;
+        if conversation.epochs.last().is_none_or(|(epoch, _)| *epoch < self.epoch) {
+            conversation.epochs.push((self.epoch, seq));
+        }
+        let header = EntryHeader {
+            seq,
+            ordinal: seq,
+            epoch: self.epoch,
+            hlc: Hlc::from_ms(START_MS + now.0),
+            sender: peer.user,
+            device: number,
+            kind,
+            target_seq: 0,
+            client_message_id,
+            urgency: Urgency::Normal,
+            expires_ms: 0,
+        };
+        let raw = header.encode();
+        let leaf = Leaf::of(&raw, &Commitment::of(&[5; 16], &content));
+        let chain = conversation.chain(seq - 1).next(id, seq, &leaf);
+        conversation.accepted.insert((peer.user, client_message_id), (seq, content.clone()));
+        conversation.entries.push(Stored {
+            header: header.clone(),
+            raw,
+            content,
+            device,
+            chain,
+            commit: self.commit,
+        });
+        conversation.commit = self.commit;
+        self.announce(id);
+        header
+    }
+
+    fn on_sync(&mut self, request_id: RequestId, user: UserId, token: Option<SyncToken>) -> ServerFrame {
+        let known = token.is_some_and(|token| {
+            let index = self.boots.iter().position(|(boot, _)| *boot == token.boot_id);
+            index.is_some_and(|index| {
+                let end = self.boots.get(index + 1).map_or(self.commit, |(_, first)| first - 1);
+                token.commit <= end
+            })
+        });
+        let since = token.filter(|_| known).map_or(0, |token| token.commit);
+        ServerFrame::SyncResult {
+            request_id,
+            token: SyncToken { boot_id: self.boots.last().unwrap().0, commit: self.commit },
+            reset: !known,
+            conversations: self.states(user, since),
+            next_page: Bytes::new(),
+        }
+    }
+
+    fn states(&self, user: UserId, since: u64) -> Vec<ConversationState> {
+        self.conversations
+            .iter()
+            .filter(|(_, conversation)| conversation.is_member(user) && conversation.commit > since)
+            .map(|(id, conversation)| state(*id, conversation, user))
+            .collect()
+    }
+
+    fn on_history(&mut self, id: ConnectionId, request_id: RequestId, history: History) -> ServerFrame {
+        let conversation = &self.conversations[&history.conversation];
+        let (head, max) = (conversation.head(), history.entries_max as u64);
+        let (mut from, mut to) = match history.direction {
+            Direction::Forward => (history.from.max(1), (history.from.max(1) + max - 1).min(head)),
+            Direction::Backward => {
+                let to = if history.from == 0 { head } else { history.from.min(head) };
+                ((to + 1).saturating_sub(max).max(1), to)
+            }
+        };
+        from = from.max(conversation.first_seq);
+        let session = &mut self.sessions.get_mut(&id).unwrap().session;
+        let mut entries = Vec::new();
+        for seq in from..=to {
+            let entry = entry(&conversation.entries[seq as usize - 1], false);
+            if !session.take_credit(1, entry.encoded_len() as u64) {
+                to = seq - 1;
+                break;
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() && from <= head && to < from {
+            return ServerFrame::error_retry(Some(request_id), ErrorCode::NoCredit, "", 20);
+        }
+        let more = match history.direction {
+            Direction::Forward => to < head,
+            Direction::Backward => from > conversation.first_seq,
+        };
+        ServerFrame::HistoryPage(HistoryPage {
+            request_id,
+            chain_before: conversation.chain(from - 1),
+            entries,
+            first_seq: conversation.first_seq,
+            head,
+            more,
+        })
+    }
+}
+
+fn sent(request_id: RequestId, header: &EntryHeader, duplicate: bool) -> ServerFrame {
+    ServerFrame::Sent(Sent {
+        request_id,
+        seq: header.seq,
+        epoch: header.epoch,
+        hlc: header.hlc,
+        durability: Durability::Fsync,
+        duplicate,
+    })
+}
+
+fn entry(stored: &Stored, omit: bool) -> Entry {
+    let content = (!omit).then(|| stored.content.clone());
+    let form = EntryForm::Full { header: stored.raw.clone(), content, salt: [5; 16] };
+    Entry { seq: stored.header.seq, form }
+}
+
+fn state(id: ConversationId, conversation: &Conversation, user: UserId) -> ConversationState {
+    let other = conversation.members.iter().map(|(peer, _)| peer).find(|peer| peer.user != user);
+    ConversationState {
+        conversation: id,
+        kind: conversation.kind,
+        title: conversation.title.clone(),
+        head: conversation.head(),
+        epoch: conversation.epoch_at(conversation.head()),
+        first_seq: conversation.first_seq,
+        hlc: Hlc::from_ms(START_MS),
+        member: true,
+        role: MemberRole::Member,
+        peer: (conversation.kind == ConversationKind::Direct).then(|| other.cloned()).flatten(),
+    }
+}
+
+fn membership(created: bool, title: &str, changes: impl Iterator<Item = (Peer, MemberAction)>) -> Bytes {
+    let changes =
+        changes.map(|(peer, action)| MemberChange { peer, action, role: MemberRole::Member }).collect();
+    Content::membership(Membership { created, title: title.into(), changes }).encode()
+}
