@@ -139,6 +139,7 @@ enum Input {
     Dialed(io::Result<Box<Stream>>),
     Committed(Result<(), StoreError>),
     Entries(ConversationId, Entries),
+    /// A listener has room, or somebody new listens.
     Room,
     Time,
 }
@@ -235,6 +236,7 @@ impl Driver {
             token = optional(token) => Input::Token(token),
             (conversation, entries) = first_read(reads) => Input::Entries(conversation, joined(entries)),
             () = has_room(full) => Input::Room,
+            () = self.shared.listeners.came() => Input::Room,
             () = until(deadline) => Input::Time,
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use talaria_client_core::event::Event;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Events that wait for one listener.
 const EVENTS_MAX: usize = 64;
@@ -34,6 +34,8 @@ impl Events {
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     list: Mutex<List>,
+    /// Wakes the driver: somebody new listens.
+    came: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -66,8 +68,14 @@ impl Listeners {
         if !list.ended {
             list.begun = true;
             list.senders.push(sender);
+            self.came.notify_one();
         }
         Events { receiver }
+    }
+
+    /// Ends when somebody new listens. Cancel-safe.
+    pub(crate) async fn came(&self) {
+        self.came.notified().await;
     }
 
     /// No more events come.

@@ -1,5 +1,5 @@
 //! What is proven of a directory before RocksDB opens it, file by file: `CURRENT` is there, its manifest and the
-//! write-ahead logs are whole, without gaps, and as long as they were ([`crate::mark`]). A torn tail, which a power
+//! write-ahead logs are whole, without gaps, and as long as they were (`mark`). A torn tail, which a power
 //! cut leaves, is cut off and kept beside it; nothing else is changed.
 
 use std::{

@@ -64,32 +64,53 @@ pub(crate) struct LogScan {
     pub(crate) end: End,
 }
 
+/// A record's place; whole if its checksum holds.
 struct Record<'a> {
     kind: u8,
-    payload: &'a [u8],
+    checksum: u32,
+    /// Type and payload.
+    checked: &'a [u8],
     end: usize,
 }
 
-/// The record at `at`, if there is a whole one.
-fn record(bytes: &[u8], at: usize) -> Option<Record<'_>> {
-    let block_end = (at / BLOCK + 1) * BLOCK;
-    let header = bytes.get(at..at + HEADER)?;
-    let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
-    let (begin, end) = (at + HEADER, at + HEADER + length);
-    let kind = header[6];
-    let known = (FULL..=LAST).contains(&kind) || kind >= NOTES;
-    if end > block_end.min(bytes.len()) || !known {
-        return None;
+impl<'a> Record<'a> {
+    /// What would be the record at `at`, by its length and type.
+    fn claimed(bytes: &'a [u8], at: usize) -> Option<Self> {
+        let header = bytes.get(at..at + HEADER)?;
+        let end = at + HEADER + usize::from(u16::from_le_bytes([header[4], header[5]]));
+        let block_end = (at / BLOCK + 1) * BLOCK;
+        let kind = header[6];
+        let known = (FULL..=LAST).contains(&kind) || kind >= NOTES;
+        if end > block_end.min(bytes.len()) || !known {
+            return None;
+        }
+        let checksum = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        Some(Self { kind, checksum, checked: &bytes[at + HEADER - 1..end], end })
     }
-    let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-    (stored == crc32c::masked(&bytes[at + 6..end])).then(|| Record { kind, payload: &bytes[begin..end], end })
+
+    /// The record at `at`, if there is a whole one.
+    fn whole(bytes: &'a [u8], at: usize) -> Option<Self> {
+        Self::claimed(bytes, at).filter(|record| record.checksum == crc32c::masked(record.checked))
+    }
+
+    fn payload(&self) -> &'a [u8] {
+        &self.checked[1..]
+    }
 }
 
-/// Sequence and count of a batch.
-fn batch_header(payload: &[u8]) -> Option<(u64, u32)> {
-    let sequence = payload.get(..8)?.try_into().ok()?;
-    let count = payload.get(8..BATCH_HEADER)?.try_into().ok()?;
-    Some((u64::from_le_bytes(sequence), u32::from_le_bytes(count)))
+/// Sequence and count of the batch that begins with the record at `at`, checksums apart. At the end of a block its
+/// first piece may be so short that they go on in the next one.
+fn batch_header(bytes: &[u8], at: usize) -> Option<(u64, u32)> {
+    let first = Record::claimed(bytes, at)?;
+    let mut header = [0; BATCH_HEADER];
+    let here = first.payload().len().min(BATCH_HEADER);
+    header[..here].copy_from_slice(&first.payload()[..here]);
+    if here < BATCH_HEADER {
+        let next = Record::claimed(bytes, first.end).filter(|next| matches!(next.kind, MIDDLE | LAST))?;
+        header[here..].copy_from_slice(next.payload().get(..BATCH_HEADER - here)?);
+    }
+    let (sequence, count) = header.split_at(8);
+    Some((u64::from_le_bytes(sequence.try_into().ok()?), u32::from_le_bytes(count.try_into().ok()?)))
 }
 
 /// Reads a whole file.
@@ -124,7 +145,7 @@ impl Scanner<'_> {
             if at >= self.bytes.len() {
                 return self.begun.map_or(End::Whole, |at| End::Torn { at, is_garbled: false });
             }
-            let Some(record) = record(self.bytes, at) else {
+            let Some(record) = Record::whole(self.bytes, at) else {
                 return self.bad(at);
             };
             if let Err(what) = self.accept(at, &record) {
@@ -136,14 +157,16 @@ impl Scanner<'_> {
 
     fn accept(&mut self, at: usize, record: &Record<'_>) -> Result<(), String> {
         match (record.kind, self.begun) {
-            (FULL, None) => self.batch(record.payload)?,
+            (FULL, None) => self.batch(at)?,
             (FIRST, None) => {
-                self.batch(record.payload)?;
                 self.begun = Some(at);
                 return Ok(());
             }
             (MIDDLE, Some(_)) => return Ok(()),
-            (LAST, Some(_)) => self.begun = None,
+            (LAST, Some(begun)) => {
+                self.batch(begun)?;
+                self.begun = None;
+            }
             (FULL | FIRST, Some(begun)) => return Err(format!("the record at {begun} has no end")),
             (MIDDLE | LAST, None) => return Err("a record without a beginning".to_owned()),
             _ => return Ok(()),
@@ -152,11 +175,12 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn batch(&mut self, payload: &[u8]) -> Result<(), String> {
+    /// A whole record began at `at`.
+    fn batch(&mut self, at: usize) -> Result<(), String> {
         if self.kind == LogKind::Manifest {
             return Ok(());
         }
-        let (sequence, count) = batch_header(payload).ok_or("a write batch without a header")?;
+        let (sequence, count) = batch_header(self.bytes, at).ok_or("a write batch without a header")?;
         if let Some(expected) = self.next_sequence.filter(|&expected| expected != sequence) {
             return Err(format!("writes {expected}..{sequence} are missing"));
         }
@@ -189,19 +213,24 @@ impl Scanner<'_> {
     }
 
     fn begins_record(&self, torn: usize, at: usize) -> bool {
-        let begins = matches!(self.bytes.get(at + HEADER - 1), Some(&(FULL | FIRST)));
-        if !begins {
+        let Some(claimed) =
+            Record::claimed(self.bytes, at).filter(|claimed| matches!(claimed.kind, FULL | FIRST))
+        else {
             return false;
-        }
-        let fits = |payload: &[u8]| match (self.kind, batch_header(payload)) {
-            (LogKind::Manifest, _) => !payload.is_empty(),
-            (LogKind::Wal { .. }, None) => false,
-            // Each write takes more than a byte, so no more sequence numbers than bytes were used in between.
-            (LogKind::Wal { .. }, Some((sequence, _))) => self
-                .next_sequence
-                .is_none_or(|next| (next..=next.saturating_add((at - torn) as u64)).contains(&sequence)),
         };
-        self.bytes.get(at + HEADER..).is_some_and(fits) && record(self.bytes, at).is_some()
+        // Each write takes more than a byte, so no more sequence numbers than bytes were used in between.
+        let most = (at - torn) as u64;
+        let fits = |(sequence, _): (u64, u32)| {
+            self.next_sequence.is_none_or(|next| (next..=next.saturating_add(most)).contains(&sequence))
+        };
+        let plausible = match self.kind {
+            LogKind::Manifest => claimed.checked.len() > 1,
+            LogKind::Wal { .. } => batch_header(self.bytes, at).is_some_and(fits),
+        };
+        let in_one_piece = claimed.kind == FULL || claimed.checked.len() > BATCH_HEADER;
+        plausible
+            && Record::whole(self.bytes, at).is_some()
+            && (in_one_piece || Record::whole(self.bytes, claimed.end).is_some())
     }
 }
 

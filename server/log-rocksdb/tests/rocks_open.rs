@@ -16,7 +16,7 @@ use talaria_core::log::Outcome;
 use talaria_log::{
     Batch, CommitLog, CommitResult, Family, GroupCommit, OpenSeeds, open, testing::Scenario, verify,
 };
-use talaria_log_rocksdb::{OpenError, Options, RocksLog};
+use talaria_log_rocksdb::{OpenError, Options, RocksLog, files};
 use talaria_protocol::{ids::BootId, message::Durability};
 
 #[test]
@@ -72,6 +72,24 @@ fn a_failed_write_makes_the_log_read_only() {
     let why = log.read_only().unwrap();
     assert!(why.contains("until reopened"), "{why}");
     assert_eq!(log.commit(&batch), CommitResult::NotCommitted { why });
+}
+
+#[test]
+fn rocksdb_is_told_to_check() {
+    let growing = Growing::new();
+    let options =
+        files(growing.dir.path()).unwrap().into_iter().rfind(|file| file.name.starts_with("OPTIONS-"));
+    let text = std::fs::read_to_string(options.unwrap().path).unwrap();
+    for line in [
+        "wal_recovery_mode=kTolerateCorruptedTailRecords",
+        "track_and_verify_wals_in_manifest=true",
+        "verify_sst_unique_id_in_manifest=true",
+        "paranoid_checks=true",
+        "recycle_log_file_num=0",
+        "wal_compression=kNoCompression",
+    ] {
+        assert!(text.lines().any(|found| found.trim() == line), "{line}");
+    }
 }
 
 /// Set for the child process that writes until it is killed.

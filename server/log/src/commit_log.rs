@@ -151,3 +151,27 @@ impl WriteGate {
         self.lock().as_ref().map(|(why, _)| why.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_closes_after_unknown_and_fenced_only() {
+        let unknown = || CommitResult::Unknown { why: "disk".to_owned() };
+        let refused = || CommitResult::NotCommitted { why: "full".to_owned() };
+        let gate = WriteGate::default();
+        assert_eq!(gate.pass(refused), refused());
+        assert_eq!(gate.pass(|| CommitResult::Committed), CommitResult::Committed);
+        assert_eq!(gate.closed(), None);
+        assert_eq!(gate.pass(unknown), unknown());
+        let CommitResult::NotCommitted { why } = gate.pass(|| panic!("nothing may be written")) else {
+            panic!()
+        };
+        assert!(why.contains("until reopened") && why.contains("disk"), "{why}");
+        let fenced = WriteGate::default();
+        for _ in 0..2 {
+            assert_eq!(fenced.pass(|| CommitResult::Fenced), CommitResult::Fenced);
+        }
+    }
+}

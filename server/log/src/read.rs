@@ -1,6 +1,6 @@
 //! Answers the domain's reads. Each answer is of one view, so of one moment. Values are parsed and entries must be
 //! dense: what is not is an error, never a shorter answer. Hashes are not recomputed here, that would double the cost
-//! of catch-up; [`crate::verify`] and every client do it.
+//! of catch-up; [`crate::verify()`] and every client do it.
 
 use bytes::Bytes;
 use talaria_core::log::{

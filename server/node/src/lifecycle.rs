@@ -4,10 +4,7 @@
 //! Serving ──shutdown──► Draining { until } ──sessions gone, or until──► Stopped
 //! ```
 
-use std::{
-    sync::Mutex,
-    time::Instant,
-};
+use std::{sync::Mutex, time::Instant};
 
 use tokio::sync::watch;
 

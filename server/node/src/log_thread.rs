@@ -74,7 +74,8 @@ impl LogWriter {
         let shards = self.mailboxes.len();
         let (sender, receiver) = bounded(shards * LOG_OPS_IN_FLIGHT_MAX);
         let queues = (0..shards).map(|shard| LogQueue { shard, jobs: sender.clone() }).collect();
-        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || self.run(&receiver))?;
+        let thread =
+            std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || self.run(&receiver))?;
         Ok((queues, thread))
     }
 

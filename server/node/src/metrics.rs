@@ -3,7 +3,9 @@
 //! counter with a reason.
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use talaria_protocol::error_code::ErrorCode;
 
 /// Buckets of sync times, seconds.
@@ -218,7 +220,7 @@ impl Metrics {
     }
 }
 
-fn increment_of<T: PartialEq>(counters: &[Counter], all: &[(T, &str)], which: T, count: u64) {
+fn increment_of<T: PartialEq + Copy>(counters: &[Counter], all: &[(T, &str)], which: T, count: u64) {
     let position = all.iter().position(|(other, _)| *other == which);
     if let Some(counter) = position.and_then(|position| counters.get(position)) {
         counter.increment(count);

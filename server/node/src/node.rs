@@ -45,7 +45,9 @@ pub enum StartError {
     #[error(transparent)]
     Dev(#[from] DevError),
     /// Neither configured nor dev mode: `Config::load` refuses that.
-    #[error("tls is not configured; for example: tls = {{ cert = \"cert.pem\", key = \"key.pem\" }}, or --dev")]
+    #[error(
+        "tls is not configured; for example: tls = {{ cert = \"cert.pem\", key = \"key.pem\" }}, or --dev"
+    )]
     NoTls,
     /// A port is taken, or an address not ours.
     #[error("{field} = \"{address}\": {source}; for example: {field} = \"127.0.0.1:{example_port}\"")]
@@ -97,6 +99,7 @@ impl Node {
     ///
     /// # Errors
     /// What is wrong with the configuration, the credentials, the ports or the log.
+    #[allow(clippy::needless_pass_by_value, reason = "the node owns its log")]
     pub fn start(config: Config, log: Arc<dyn CommitLog>) -> Result<NodeHandle, StartError> {
         let Credentials { keyring, tls, ca } = credentials(&config)?;
         let listener = bind("listen", config.listen, 7443)?;
@@ -106,7 +109,8 @@ impl Node {
         let log_info = open(&*log)?;
         let metrics = Arc::new(Metrics::new()?);
         let lifecycle = Arc::new(Lifecycle::default());
-        let (log_thread, reader_threads, ports) = log_threads(&config, &log, &log_info, &lifecycle, &metrics)?;
+        let (log_thread, reader_threads, ports) =
+            log_threads(&config, &log, &log_info, &lifecycle, &metrics)?;
         let (probe, probes) = mpsc::channel::<Probe>(PROBES_MAX);
         let shard = ShardThread {
             listener,
@@ -164,7 +168,11 @@ fn credentials(config: &Config) -> Result<Credentials, StartError> {
     Ok(Credentials { keyring: Arc::new(keyring), tls, ca })
 }
 
-fn bind(field: &'static str, address: SocketAddr, example_port: u16) -> Result<std::net::TcpListener, StartError> {
+fn bind(
+    field: &'static str,
+    address: SocketAddr,
+    example_port: u16,
+) -> Result<std::net::TcpListener, StartError> {
     tcp::bind(address).map_err(|source| StartError::Listen { field, address, example_port, source })
 }
 
@@ -201,8 +209,15 @@ fn log_threads(
     let (log_queues, log_thread) = writer.start()?;
     let (read_queues, reader_threads) = readers.start(config.reader_threads as usize)?;
     let [log_queue] = <[_; 1]>::try_from(log_queues).unwrap_or_else(|_| unreachable!("one shard, one queue"));
-    let [read_queue] = <[_; 1]>::try_from(read_queues).unwrap_or_else(|_| unreachable!("one shard, one queue"));
-    let ports = Ports { log: log_queue, readers: read_queue, mailbox, metrics: metrics.clone(), clock: Clock::start() };
+    let [read_queue] =
+        <[_; 1]>::try_from(read_queues).unwrap_or_else(|_| unreachable!("one shard, one queue"));
+    let ports = Ports {
+        log: log_queue,
+        readers: read_queue,
+        mailbox,
+        metrics: metrics.clone(),
+        clock: Clock::start(),
+    };
     Ok((log_thread, reader_threads, ports))
 }
 
@@ -234,7 +249,8 @@ impl NodeHandle {
     }
 
     fn join(&mut self) -> Result<(), ShardError> {
-        let shard = self.shard.take().map_or(Ok(()), |shard| shard.join().unwrap_or(Err(ShardError::Panicked)));
+        let shard =
+            self.shard.take().map_or(Ok(()), |shard| shard.join().unwrap_or(Err(ShardError::Panicked)));
         // The shard's queues are gone now: writer and readers end when they have done all that was in them.
         for thread in self.others.drain(..) {
             if thread.join().is_err() {

@@ -190,7 +190,8 @@ impl SessionDriver {
         let Some(code) = self.session.end_code() else { return };
         if !self.end_counted {
             self.end_counted = true;
-            let counter = if self.is_open() { &self.context.metrics.ended } else { &self.context.metrics.refused };
+            let counter =
+                if self.is_open() { &self.context.metrics.ended } else { &self.context.metrics.refused };
             counter.increment_wire(code);
         }
         self.close();
@@ -228,12 +229,14 @@ impl SessionDriver {
 
     fn on_hello(&mut self, hello: Hello) {
         let unix_ms = self.context.clock.now().unix_ms;
-        let Verified { subject, expires_ms } = match self.context.keyring.verify(&hello.token, &hello.tenant, unix_ms) {
-            Ok(verified) => verified,
-            Err(error) => return self.refuse(error.code(), error.to_string(), 0),
-        };
+        let Verified { subject, expires_ms } =
+            match self.context.keyring.verify(&hello.token, &hello.tenant, unix_ms) {
+                Ok(verified) => verified,
+                Err(error) => return self.refuse(error.code(), error.to_string(), 0),
+            };
         let user = self.context.id_key.user(&hello.tenant, &subject);
-        let identity = Identity { tenant: hello.tenant, subject, user, device: hello.device, role: hello.role };
+        let identity =
+            Identity { tenant: hello.tenant, subject, user, device: hello.device, role: hello.role };
         tracing::debug!(
             session = self.key.0, user = %user, device = %hello.device, role = ?hello.role,
             client = hello.client.name, version = hello.client.version, platform = hello.client.platform,
@@ -244,7 +247,12 @@ impl SessionDriver {
     }
 
     fn refuse(&mut self, code: ErrorCode, message: String, retry_after_ms: u32) {
-        self.session.handle_refusal(Refused { code: code as u32, message, retry_after_ms, redirect: String::new() });
+        self.session.handle_refusal(Refused {
+            code: code as u32,
+            message,
+            retry_after_ms,
+            redirect: String::new(),
+        });
     }
 
     fn on_reauth(&mut self, request_id: RequestId, token: &Token) {
@@ -283,7 +291,9 @@ impl SessionDriver {
     fn on_effect(&mut self, effect: SessionEffect) {
         match effect {
             SessionEffect::Opened { device_number } => self.on_opened(device_number),
-            SessionEffect::Refused { code, message, retry_after_ms } => self.refuse(code, message, retry_after_ms),
+            SessionEffect::Refused { code, message, retry_after_ms } => {
+                self.refuse(code, message, retry_after_ms);
+            }
             SessionEffect::Reply { frame, cost } => {
                 self.take_credit(cost);
                 self.session.reply(frame);

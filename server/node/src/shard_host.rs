@@ -103,7 +103,10 @@ impl ShardHost {
             let now = self.ports.clock.now();
             let effects = catch_unwind(AssertUnwindSafe(|| self.step(now, input)));
             match effects {
-                Ok(effects) => effects.into_iter().filter_map(|effect| self.perform(effect)).for_each(|input| inputs.push_back(input)),
+                Ok(effects) => effects
+                    .into_iter()
+                    .filter_map(|effect| self.perform(effect))
+                    .for_each(|input| inputs.push_back(input)),
                 Err(_) => self.fail(),
             }
         }

@@ -80,7 +80,8 @@ impl ShardThread {
     }
 
     async fn serve(self) -> Result<(), ShardError> {
-        let (mailbox, clock, metrics) = (self.ports.mailbox.clone(), self.ports.clock, self.ports.metrics.clone());
+        let (mailbox, clock, metrics) =
+            (self.ports.mailbox.clone(), self.ports.clock, self.ports.metrics.clone());
         let id_key = self.log_info.id_key.clone();
         let config = ShardConfig { log: self.log_info, durability: self.durability, seed: self.salt_seed };
         let host = ShardHost::new(Shard::new(config, clock.now()), self.ports);

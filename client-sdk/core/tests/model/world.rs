@@ -371,56 +371,61 @@ impl World {
                 device.events.push(event);
             }
             let Some(effect) = device.engine.poll_effect() else { return };
-            match effect {
-                Effect::NeedToken => {
-                    device.tokens_asked += 1;
-                    let token = device.token.clone().map(Token);
-                    device.engine.handle_token(now, token);
-                }
-                Effect::Connect if device.offline => device.engine.handle_disconnected(now),
-                Effect::Connect => {
-                    let connection = self.model.connect(now);
-                    device.wire = Some(Wire {
-                        connection,
-                        to_server: VecDeque::new(),
-                        to_client: VecDeque::new(),
-                        at_server: FrameDecoder::new(1 << 14),
-                        at_client: FrameDecoder::new(1 << 14),
-                    });
-                    device.engine.handle_connected(now);
-                }
-                Effect::Disconnect(reason) => {
-                    assert!(
-                        !matches!(reason, Some(CloseReason::Violation(_) | CloseReason::Frame(_))),
-                        "{reason:?}"
-                    );
-                    if let Some(wire) = device.wire.take() {
-                        self.model.disconnect(wire.connection);
-                    }
-                }
-                Effect::Store(batch) => {
-                    assert!(device.batch.is_none(), "one batch at a time");
-                    device.batch = Some((now.0 + store_delay, batch));
-                }
-                Effect::Read { conversation, from, entries_max } => {
-                    device.reads.push_back((conversation, from, entries_max));
-                }
-                Effect::Queued(local_id) => {
-                    let kept = device.queued.remove(&local_id).unwrap();
-                    device.kept.push(kept);
-                }
-                Effect::Acknowledged(acknowledged) => {
-                    let before = device.acknowledged.insert(acknowledged.local_id, acknowledged);
-                    assert!(before.is_none() || device.runs > 0, "acknowledged twice");
-                }
-                Effect::Failed(local_id, failure) => {
-                    device.failed.insert(local_id, failure);
-                }
-                Effect::Answer(id, answer) => {
-                    device.answers.insert(id, answer);
-                }
-                Effect::Connection(state) => device.states.push(state),
+            self.perform(index, effect, store_delay);
+        }
+    }
+
+    fn perform(&mut self, index: usize, effect: Effect, store_delay: u64) {
+        let (now, device) = (self.now, &mut self.devices[index]);
+        match effect {
+            Effect::NeedToken => {
+                device.tokens_asked += 1;
+                let token = device.token.clone().map(Token);
+                device.engine.handle_token(now, token);
             }
+            Effect::Connect if device.offline => device.engine.handle_disconnected(now),
+            Effect::Connect => {
+                let connection = self.model.connect(now);
+                device.wire = Some(Wire {
+                    connection,
+                    to_server: VecDeque::new(),
+                    to_client: VecDeque::new(),
+                    at_server: FrameDecoder::new(1 << 14),
+                    at_client: FrameDecoder::new(1 << 14),
+                });
+                device.engine.handle_connected(now);
+            }
+            Effect::Disconnect(reason) => {
+                assert!(
+                    !matches!(reason, Some(CloseReason::Violation(_) | CloseReason::Frame(_))),
+                    "{reason:?}"
+                );
+                if let Some(wire) = device.wire.take() {
+                    self.model.disconnect(wire.connection);
+                }
+            }
+            Effect::Store(batch) => {
+                assert!(device.batch.is_none(), "one batch at a time");
+                device.batch = Some((now.0 + store_delay, batch));
+            }
+            Effect::Read { conversation, from, entries_max } => {
+                device.reads.push_back((conversation, from, entries_max));
+            }
+            Effect::Queued(local_id) => {
+                let kept = device.queued.remove(&local_id).unwrap();
+                device.kept.push(kept);
+            }
+            Effect::Acknowledged(acknowledged) => {
+                let before = device.acknowledged.insert(acknowledged.local_id, acknowledged);
+                assert!(before.is_none() || device.runs > 0, "acknowledged twice");
+            }
+            Effect::Failed(local_id, failure) => {
+                device.failed.insert(local_id, failure);
+            }
+            Effect::Answer(id, answer) => {
+                device.answers.insert(id, answer);
+            }
+            Effect::Connection(state) => device.states.push(state),
         }
     }
 

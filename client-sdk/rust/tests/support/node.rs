@@ -27,24 +27,39 @@ fn binary() -> PathBuf {
     found
 }
 
+/// Starts `talaria serve` and reads what it says first: its address and its certificate authority.
+fn serve(directory: &Path, listen: &str) -> (Child, String, PathBuf) {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("node.log")).unwrap();
+    let mut child = Command::new(binary())
+        .args(["serve", "--dev", "--listen", listen, "--admin-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(directory)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the node starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+        let log = std::fs::read_to_string(directory.join("node.log")).unwrap();
+        panic!("the node's first line is no JSON: {line:?}\n{log}")
+    });
+    let field = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_string();
+    (child, field("listening"), field("ca").into())
+}
+
 impl Node {
     /// Starts one and waits until it listens.
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new(binary())
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the node starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let line: serde_json::Value = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("the node's first line is no JSON: {line:?}"));
-        let field =
-            |name: &str| line[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_string();
-        let (address, ca) = (field("listening"), field("ca").into());
+        let (child, address, ca) = serve(directory.path(), "127.0.0.1:0");
         Self { child, directory, address, ca }
+    }
+
+    /// kill -9, and up again at the same address with the same log.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = serve(self.directory.path(), &self.address).0;
     }
 
     pub fn server(&self) -> &str {

@@ -104,6 +104,38 @@ fn a_flip_is_damage_unless_it_is_in_the_last_record() {
 }
 
 #[test]
+fn a_batch_may_begin_at_any_distance_from_the_end_of_a_block() {
+    for left in 0..40 {
+        let mut writer = Writer::default();
+        writer.batch(1, 1, &vec![1; BLOCK - left - HEADER - BATCH_HEADER]);
+        assert_eq!(writer.bytes.len(), BLOCK - left);
+        let begin = BLOCK - left;
+        writer.batch(2, 3, b"first");
+        let second = writer.bytes.len();
+        writer.batch(5, 1, b"second");
+        let bytes = writer.bytes;
+        assert_eq!(
+            scan(&bytes, WAL),
+            LogScan { records: 3, next_sequence: Some(6), end: End::Whole },
+            "{left} left"
+        );
+        // A batch that follows a damaged one is found wherever it begins.
+        let mut flipped = bytes.clone();
+        flipped[100] ^= 1;
+        let end = scan(&flipped, LogKind::Wal { sequence: Some(1) }).end;
+        assert!(matches!(end, End::Damaged { at: 0, .. }), "{left} left: {end:?}");
+        for cut in begin + 1..second {
+            let end = scan(&bytes[..cut], WAL).end;
+            let trailer = left < HEADER && cut <= BLOCK;
+            assert!(
+                if trailer { end == End::Whole } else { matches!(end, End::Torn { .. }) },
+                "{left}: {end:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_missing_batch_is_damage() {
     let mut writer = Writer::default();
     writer.batch(7, 3, b"x");

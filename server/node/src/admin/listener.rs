@@ -37,7 +37,9 @@ impl axum::serve::Listener for LimitedListener {
     async fn accept(&mut self) -> (Limited, SocketAddr) {
         loop {
             // The semaphore is never closed.
-            let Ok(place) = self.places.clone().acquire_owned().await else { return std::future::pending().await };
+            let Ok(place) = self.places.clone().acquire_owned().await else {
+                return std::future::pending().await;
+            };
             match self.tcp.accept().await {
                 Ok((tcp, address)) => return (Limited { tcp, _place: place }, address),
                 Err(error) => {
@@ -60,7 +62,11 @@ pub(super) struct Limited {
 }
 
 impl AsyncRead for Limited {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }

@@ -4,7 +4,7 @@
 
 mod listener;
 
-use std::{future::Future, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{future::IntoFuture, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
 use axum::{
     Router,
@@ -40,7 +40,11 @@ impl Admin {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(self, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<JoinHandle<()>> {
+    pub fn start(
+        self,
+        listener: TcpListener,
+        stop: oneshot::Receiver<()>,
+    ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let served = runtime.and_then(|runtime| runtime.block_on(self.serve(listener, stop)));
@@ -59,7 +63,7 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .with_state(self);
         tokio::select! {
-            served = axum::serve(listener, router) .into_future() => served,
+            served = axum::serve(listener, router).into_future() => served,
             () = upkeep(&metrics) => Ok(()),
             _ = stop => Ok(()),
         }
@@ -77,12 +81,10 @@ impl Admin {
     }
 }
 
-fn upkeep(metrics: &Metrics) -> impl Future<Output = ()> {
-    async {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            metrics.run_upkeep();
-        }
+async fn upkeep(metrics: &Metrics) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.run_upkeep();
     }
 }
 
@@ -97,7 +99,9 @@ async fn healthz(State(admin): State<Admin>) -> Response {
 async fn readyz(State(admin): State<Admin>) -> Response {
     let (status, body) = match admin.lifecycle.not_ready() {
         None => (StatusCode::OK, serde_json::json!({ "ready": true })),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({ "ready": false, "reason": reason })),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({ "ready": false, "reason": reason }))
+        }
     };
     (status, [(CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }

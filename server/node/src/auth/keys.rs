@@ -10,7 +10,8 @@ use crate::config::{AuthKey, KeyAlgorithm, KeySource};
 /// A shorter secret can be found by trying.
 const SECRET_BYTES_MIN: usize = 32;
 /// DER of a `SubjectPublicKeyInfo` of Ed25519, up to its 32 key bytes.
-const ED25519_SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const ED25519_SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Why a key cannot be used. Its bytes are never in it.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,9 @@ impl VerifyKey {
             })?,
         };
         let key = match config.algorithm {
-            KeyAlgorithm::EdDsa => ed25519(&bytes).ok_or_else(|| KeyError::NotEd25519 { kid: config.kid.clone() })?,
+            KeyAlgorithm::EdDsa => {
+                ed25519(&bytes).ok_or_else(|| KeyError::NotEd25519 { kid: config.kid.clone() })?
+            }
             KeyAlgorithm::Hs256 => secret(&config.kid, &bytes)?,
         };
         Ok(Self { kid: config.kid.clone(), algorithm: config.algorithm, key })
@@ -74,7 +77,11 @@ impl VerifyKey {
 
     /// An Ed25519 key of these 32 bytes.
     pub(super) fn of_ed25519(kid: &str, public_key: &[u8]) -> Self {
-        Self { kid: kid.to_owned(), algorithm: KeyAlgorithm::EdDsa, key: DecodingKey::from_ed_der(public_key) }
+        Self {
+            kid: kid.to_owned(),
+            algorithm: KeyAlgorithm::EdDsa,
+            key: DecodingKey::from_ed_der(public_key),
+        }
     }
 }
 

@@ -63,7 +63,8 @@ impl SigningKey {
     /// # Errors
     /// The file is missing or holds something else.
     pub fn read(kid: &str, path: &Path) -> Result<Self, SignError> {
-        let pem = std::fs::read(path).map_err(|source| SignError::Unreadable { path: path.to_owned(), source })?;
+        let pem =
+            std::fs::read(path).map_err(|source| SignError::Unreadable { path: path.to_owned(), source })?;
         Self::from_pem(kid, &pem)
     }
 
@@ -101,6 +102,7 @@ impl SigningKey {
             exp: request.expires,
             tenant: request.tenant,
         };
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&self.pkcs8)).map_err(|_| SignError::Refused)
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&self.pkcs8))
+            .map_err(|_| SignError::Refused)
     }
 }

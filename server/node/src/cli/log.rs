@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use talaria_core::log::{PageQuery, ReadAnswer, ReadOp, StoredBody, StoredEntry};
 use talaria_log::{CommitLog, Family, Scan, keys::ConversationKey};
-use talaria_log_rocksdb::RocksLog;
+use talaria_log_rocksdb::{Options, RocksLog};
 use talaria_protocol::{entry::EntryHeader, ids::ConversationId, message::Direction};
 
 use super::print_line;
@@ -56,7 +56,8 @@ impl LogCommand {
 impl Where {
     fn open(&self) -> anyhow::Result<RocksLog> {
         let path = self.data_dir.join("log");
-        RocksLog::open_read_only(&path).with_context(|| format!("the log in {}", path.display()))
+        RocksLog::open_read_only(&path, &Options::default())
+            .with_context(|| format!("the log in {}", path.display()))
     }
 }
 

@@ -60,11 +60,22 @@ fn open_log(config: &Config) -> anyhow::Result<RocksLog> {
         Durability::Fsync => Durable::Fsync,
         Durability::Os => Durable::Os,
     };
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("data_dir = {:?}; for example: data_dir = \"/var/lib/talaria\"", config.data_dir))?;
+    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!("data_dir = {:?}; for example: data_dir = \"/var/lib/talaria\"", config.data_dir)
+    })?;
     let path = config.data_dir.join("log");
-    RocksLog::open(&path, &Options { durability, ..Options::default() })
-        .with_context(|| format!("the log in {}", path.display()))
+    let log = RocksLog::open(&path, &Options { durability, ..Options::default() })
+        .with_context(|| format!("the log in {}", path.display()))?;
+    for torn in log.torn_tails() {
+        tracing::warn!(
+            file = torn.file,
+            at = torn.at,
+            bytes = torn.bytes,
+            garbled = torn.is_garbled,
+            "a last write that was never completed was cut off; it is kept beside the file"
+        );
+    }
+    Ok(log)
 }
 
 /// What tells the node to go.

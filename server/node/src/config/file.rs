@@ -23,7 +23,13 @@ impl Given {
     }
 
     /// A mistake in a field that has a value.
-    pub(super) fn mistake(&self, field: &str, value: &dyn Display, problem: &str, example: &str) -> ConfigError {
+    pub(super) fn mistake(
+        &self,
+        field: &str,
+        value: &dyn Display,
+        problem: &str,
+        example: &str,
+    ) -> ConfigError {
         let top = field.split(['.', '[']).next().unwrap_or(field);
         ConfigError::Value {
             field: field.to_owned(),
@@ -54,9 +60,10 @@ impl Given {
 pub(super) fn apply(config: &mut Config, given: &mut Given, path: &Path) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })?;
     let mut table = Table::new(path, "", table);
     let origin = Origin::File(path.to_owned());
 
@@ -97,7 +104,12 @@ struct Fields<'a, 'b> {
 }
 
 impl Fields<'_, '_> {
-    fn set<T: FieldValue>(&mut self, name: &'static str, example: &'static str, to: &mut T) -> Result<(), ConfigError> {
+    fn set<T: FieldValue>(
+        &mut self,
+        name: &'static str,
+        example: &'static str,
+        to: &mut T,
+    ) -> Result<(), ConfigError> {
         if let Some(value) = self.table.take(Field { name, example })? {
             *to = value;
             self.given.note(name, self.origin.clone());

@@ -178,7 +178,12 @@ impl Config {
         if !self.admin_listen.ip().is_loopback() && !self.admin_allow_remote {
             let problem = "is not a loopback address, and the admin port has no password: set \
                            admin_allow_remote = true if only operators reach it";
-            return Err(given.mistake("admin_listen", &self.admin_listen, problem, "admin_listen = \"127.0.0.1:7480\""));
+            return Err(given.mistake(
+                "admin_listen",
+                &self.admin_listen,
+                problem,
+                "admin_listen = \"127.0.0.1:7480\"",
+            ));
         }
         given.in_range("keepalive_seconds", self.keepalive_seconds, 1..=3600, "keepalive_seconds = 30")?;
         given.in_range("drain_seconds", self.drain_seconds, 0..=3600, "drain_seconds = 20")?;
@@ -193,7 +198,8 @@ impl Config {
 
     fn check_credentials(&self, given: &file::Given) -> Result<(), ConfigError> {
         if self.tls.is_none() && !self.dev {
-            let example = "tls = { cert = \"/etc/talaria/cert.pem\", key = \"/etc/talaria/key.pem\" }, or --dev";
+            let example =
+                "tls = { cert = \"/etc/talaria/cert.pem\", key = \"/etc/talaria/key.pem\" }, or --dev";
             return Err(missing("tls", "clients connect by TLS only", example));
         }
         if self.auth.keys.is_empty() && !self.dev {
@@ -203,7 +209,12 @@ impl Config {
         for (index, key) in self.auth.keys.iter().enumerate() {
             if self.auth.keys.iter().take(index).any(|other| other.kid == key.kid) {
                 let (field, value) = (format!("auth.keys[{index}].kid"), format!("{:?}", key.kid));
-                return Err(given.mistake(&field, &value, "is the kid of another key too", "kid = \"2026-b\""));
+                return Err(given.mistake(
+                    &field,
+                    &value,
+                    "is the kid of another key too",
+                    "kid = \"2026-b\"",
+                ));
             }
         }
         Ok(())

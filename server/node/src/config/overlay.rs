@@ -67,7 +67,12 @@ impl Overlay {
         set(&self.node, example("node", "--node eu-1"), &mut config.node, given)?;
         let field = example("keepalive_seconds", "--keepalive-seconds 30");
         set(&self.keepalive_seconds, field, &mut config.keepalive_seconds, given)?;
-        set(&self.drain_seconds, example("drain_seconds", "--drain-seconds 20"), &mut config.drain_seconds, given)?;
+        set(
+            &self.drain_seconds,
+            example("drain_seconds", "--drain-seconds 20"),
+            &mut config.drain_seconds,
+            given,
+        )?;
         let field = example("connections_max", "--connections-max 100000");
         set(&self.connections_max, field, &mut config.connections_max, given)?;
         let field = example("reader_threads", "--reader-threads 2");

@@ -136,6 +136,7 @@ impl Connection {
             self.place.has_session();
         }
         self.write()?;
+        self.check_stall()?;
         if read == ReadStatus::Closed {
             // A peer that says no more is gone; what was for it is in the log.
             return if self.driver.has_ended() { Ok(Turn::Over) } else { Err(DropReason::Peer) };
@@ -171,7 +172,8 @@ impl Connection {
             Err(SocketError::Io(_)) => Err(DropReason::Peer),
             Err(SocketError::Tls(error)) => {
                 tracing::debug!(%error, "a peer breaks TLS");
-                let reason = if self.socket.is_handshaking() { DropReason::Handshake } else { DropReason::Tls };
+                let reason =
+                    if self.socket.is_handshaking() { DropReason::Handshake } else { DropReason::Tls };
                 // The alert that says why; nobody waits for it.
                 let _alert = self.socket.write(&mut TransmitBuffer::default());
                 let _closed = self.socket.shutdown_write();
@@ -209,7 +211,7 @@ impl Connection {
         self.shown_bytes = bytes;
     }
 
-    /// Whatever is due by the clock: the session's deadlines, the drain, a peer that takes nothing.
+    /// Whatever is due by the clock: the session's deadlines, the drain.
     fn on_time(&mut self) -> Result<(), DropReason> {
         let now_ms = self.context.clock.now().mono_ms;
         if self.session_due().is_some_and(|due| due <= now_ms) {
@@ -231,9 +233,10 @@ impl Connection {
             }
             Phase::Stopped => return Err(DropReason::Drain),
         }
-        self.check_stall()
+        Ok(())
     }
 
+    /// Right after a write: what is left then, the peer does not take.
     fn check_stall(&mut self) -> Result<(), DropReason> {
         if self.unwritten() == 0 && !self.socket.wants_write() {
             self.stall = None;

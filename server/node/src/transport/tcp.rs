@@ -60,7 +60,8 @@ impl Acceptor {
         self.context.metrics.accepted.increment(1);
         let Some(place) = self.admission.admit() else { return };
         let socket = socket2::SockRef::from(&tcp);
-        let options = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX));
+        let options =
+            socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX));
         if let Err(error) = options {
             tracing::debug!(%error, "socket options");
         }

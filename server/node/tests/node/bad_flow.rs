@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use talaria_log::MemoryLog;
 use talaria_protocol::{
     error_code::ErrorCode,
     ids::ConversationId,
@@ -94,7 +93,7 @@ fn wait_until_dropped(node: &TestNode, meanwhile: &mut impl FnMut()) {
 
 #[test]
 fn a_client_that_never_reads() {
-    let node = TestNode::start_with(MemoryLog::new(), |config| config.keepalive_seconds = 2);
+    let node = TestNode::start_with(|config| config.keepalive_seconds = 2);
     let mut honest = Honest::on(&node);
     let (mallory, _) = greedy(&node);
     wait_until_dropped(&node, &mut || honest.go_on());
@@ -105,7 +104,7 @@ fn a_client_that_never_reads() {
 
 #[test]
 fn a_client_that_reads_a_byte_a_second() {
-    let node = TestNode::start_with(MemoryLog::new(), |config| config.keepalive_seconds = 2);
+    let node = TestNode::start_with(|config| config.keepalive_seconds = 2);
     let mut honest = Honest::on(&node);
     let (mut mallory, _) = greedy(&node);
     let mut read_at = Instant::now();
@@ -121,7 +120,7 @@ fn a_client_that_reads_a_byte_a_second() {
 
 #[test]
 fn a_client_that_reads_slowly_but_reads_is_served() {
-    let node = TestNode::start_with(MemoryLog::new(), |config| config.keepalive_seconds = 2);
+    let node = TestNode::start_with(|config| config.keepalive_seconds = 2);
     let (mut mallory, _) = greedy(&node);
     let started = Instant::now();
     let mut received = 0;
@@ -165,7 +164,8 @@ fn five_thousand_connections_without_hello() {
     let waiting = http::metric_in(&metrics, "talaria_connections_without_hello");
     assert!(waiting <= 4096.0, "{waiting} connections without Hello");
     if count > 4_096 {
-        let evicted = http::metric_in(&metrics, "talaria_connections_dropped_total{reason=\"without_hello_max\"}");
+        let evicted =
+            http::metric_in(&metrics, "talaria_connections_dropped_total{reason=\"without_hello_max\"}");
         assert!(evicted >= (count - 4_096) as f64, "{evicted} evicted");
     }
     let grown = node.memory_bytes().saturating_sub(memory_before);

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use talaria_log::MemoryLog;
 use talaria_protocol::{
     error_code::ErrorCode,
     frame::{encode_frame, encode_payload},
@@ -39,7 +38,8 @@ fn unknown_body(critical: bool) -> Vec<u8> {
 fn bad_prefixes_before_and_after_welcome() {
     let node = TestNode::start();
     let mut honest = Honest::on(&node);
-    let always = [vec![0], vec![0x80, 0x00], vec![0x80; 4], vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff], vec![0xff; 9]];
+    let always =
+        [vec![0], vec![0x80, 0x00], vec![0x80; 4], vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff], vec![0xff; 9]];
     for bytes in always.iter().cloned().chain([prefix(FRAME_BYTES_MAX_BEFORE_WELCOME + 1)]) {
         let mut client = node.connect();
         client.send_bytes(&bytes);
@@ -56,7 +56,7 @@ fn bad_prefixes_before_and_after_welcome() {
 
 #[test]
 fn a_frame_that_is_never_completed() {
-    let node = TestNode::start_with(MemoryLog::new(), |config| config.keepalive_seconds = 1);
+    let node = TestNode::start_with(|config| config.keepalive_seconds = 1);
     let started = Instant::now();
     let mut before = node.connect();
     before.send_bytes(&prefix(FRAME_BYTES_MAX_BEFORE_WELCOME));
@@ -152,7 +152,10 @@ fn request_ids_zero_and_in_flight() {
     let node = TestNode::start();
     let mut honest = Honest::on(&node);
     let list = |request_id| {
-        let body = wire::frame::Body::ListConversations(wire::ListConversations { request_id, ..Default::default() });
+        let body = wire::frame::Body::ListConversations(wire::ListConversations {
+            request_id,
+            ..Default::default()
+        });
         encode_frame(&wire::Frame { critical: false, body: Some(body) })
     };
     let mut client = node.session("mallory");

@@ -39,8 +39,13 @@ fn forged() -> String {
     let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
     let key = SigningKey::from_pem("dev", pem.as_bytes()).unwrap();
     let now = unix_ms() / 1000;
-    key.sign(&talaria_server::auth::TokenRequest { subject: "alice", tenant: "", issued: now, expires: now + 600 })
-        .unwrap()
+    key.sign(&talaria_server::auth::TokenRequest {
+        subject: "alice",
+        tenant: "",
+        issued: now,
+        expires: now + 600,
+    })
+    .unwrap()
 }
 
 #[test]

@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
+mod admin;
+mod auth;
 mod bad_flow;
 mod bad_frames;
 mod bad_requests;
 mod bad_tls;
 mod bad_tokens;
+mod config;
+mod failing_log;
+mod program;
+mod sessions;
 mod smoke;
 mod support;

@@ -1,10 +1,6 @@
 //! Two people talk.
 
-use talaria_protocol::message::{
-    Cursor, Durability,
-    client::ClientFrame,
-    server::ServerFrame,
-};
+use talaria_protocol::message::{Cursor, Durability, client::ClientFrame, server::ServerFrame};
 
 use crate::support::node::TestNode;
 

@@ -121,7 +121,9 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Received::Closed,
                 Ok(count) => self.decoder.extend(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("nothing came in {PATIENCE:?}"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    panic!("nothing came in {PATIENCE:?}")
+                }
                 Err(_) => return Received::Closed,
             }
         }
@@ -180,6 +182,14 @@ impl Client {
         id
     }
 
+    /// Sends a request; `None` when the connection is gone.
+    pub(crate) fn try_ask(&mut self, request: Request) -> Option<RequestId> {
+        self.last_request += 1;
+        let id = RequestId::new(self.last_request)?;
+        let frame = ClientFrame::Request(id, request).encode();
+        self.stream.write_all(&frame).and_then(|()| self.stream.flush()).ok().map(|()| id)
+    }
+
     /// The answer to a request.
     pub(crate) fn answer(&mut self, id: RequestId) -> ServerFrame {
         self.wait_for(|frame| (frame.request_id() == Some(id)).then(|| frame.clone()))
@@ -229,13 +239,14 @@ impl Client {
             ServerFrame::GoAway(go_away) => Some(go_away.code),
             _ => None,
         });
-        assert!(matches!(self.receive_skipping(), Received::Closed), "the connection ends after that");
+        self.closed();
         ErrorCode::from_wire(code).unwrap()
     }
 
-    fn receive_skipping(&mut self) -> Received {
+    /// Nothing comes any more but the end of the connection.
+    pub(crate) fn closed(&mut self) {
         self.put_back.clear();
-        self.receive()
+        assert!(matches!(self.receive(), Received::Closed), "the connection ends after that");
     }
 }
 

@@ -31,11 +31,16 @@ pub(crate) struct TestNode {
 impl TestNode {
     /// On an empty log in memory.
     pub(crate) fn start() -> Self {
-        Self::start_with(MemoryLog::new(), |_| {})
+        Self::start_with(|_| {})
     }
 
-    /// On this log, with a changed configuration.
-    pub(crate) fn start_with(log: impl CommitLog + 'static, change: impl FnOnce(&mut Config)) -> Self {
+    /// On an empty log in memory, with a changed configuration.
+    pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_on(Arc::new(MemoryLog::new()), change)
+    }
+
+    /// On this log.
+    pub(crate) fn start_on(log: Arc<dyn CommitLog>, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path());
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -43,7 +48,7 @@ impl TestNode {
         config.dev = true;
         config.drain_seconds = 5;
         change(&mut config);
-        let handle = Node::start(config, Arc::new(log)).unwrap();
+        let handle = Node::start(config, log).unwrap();
         let files = DevFiles::of(dir.path());
         Self {
             tcp_addr: handle.tcp_addr,

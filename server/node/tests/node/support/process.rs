@@ -51,9 +51,18 @@ pub(crate) struct Process {
 impl Process {
     /// `talaria serve --dev` in this directory, on free ports.
     pub(crate) fn start(data_dir: &Path, more_args: &[&str]) -> Self {
-        let errors = std::fs::File::options().create(true).append(true).open(data_dir.join("stderr")).unwrap();
+        let errors =
+            std::fs::File::options().create(true).append(true).open(data_dir.join("stderr")).unwrap();
         let mut child = Command::new(PROGRAM)
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .args([
+                "serve",
+                "--dev",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
             .arg(data_dir)
             .args(more_args)
             .stdout(Stdio::piped())
@@ -93,7 +102,8 @@ impl Process {
 
     /// Sends it a signal: "TERM", "INT", "KILL".
     pub(crate) fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        let done =
+            Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
