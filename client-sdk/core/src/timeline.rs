@@ -141,6 +141,15 @@ impl Timeline {
         self.phase
     }
 
+    /// The server has what this device holds: entries after the cursor that was offered have come, or all of them.
+    pub fn is_confirmed(&self) -> bool {
+        match self.phase {
+            Phase::Live => true,
+            Phase::Resuming => self.applied.seq > self.resumed_at,
+            Phase::Idle | Phase::Fetching | Phase::Rewinding(_) | Phase::Damaged(_) => false,
+        }
+    }
+
     /// To be resumed: the cursor to offer, or `None` until the store has what is applied. What waited comes again.
     pub fn begin_resume(&mut self) -> (Option<Cursor>, Vec<Entry>) {
         let dropped = self.drop_waiting();

@@ -91,7 +91,10 @@ fn places_in_log(remains: &Remains, verdict: &mut Verdict) -> Places {
                 && let Some((_, first)) = places.insert(op, (*conversation, *logged))
             {
                 verdict.duplicated += 1;
-                verdict.note(format!("{conversation}: message {op} stands at {} and at {}", first.seq, logged.seq));
+                verdict.note(format!(
+                    "{conversation}: message {op} stands at {} and at {}",
+                    first.seq, logged.seq
+                ));
             }
         }
     }
@@ -103,7 +106,10 @@ fn check_ops(history: &History, places: &Places, verdict: &mut Verdict) {
         let op = op as OpId;
         let Some((conversation, logged)) = places.get(&op) else {
             verdict.lost += 1;
-            verdict.note(format!("message {op} (acknowledged: {:?}) is not in the log", said.acknowledged.map(|a| a.1)));
+            verdict.note(format!(
+                "message {op} (acknowledged: {:?}) is not in the log",
+                said.acknowledged.map(|a| a.1)
+            ));
             continue;
         };
         if *conversation != said.conversation || logged.digest != said.digest {
@@ -117,7 +123,10 @@ fn check_ops(history: &History, places: &Places, verdict: &mut Verdict) {
             }
             Some((_, seq)) if seq != 0 && seq != logged.seq => {
                 verdict.lost += 1;
-                verdict.note(format!("message {op} was acknowledged as {seq}, the log has it at {}", logged.seq));
+                verdict.note(format!(
+                    "message {op} was acknowledged as {seq}, the log has it at {}",
+                    logged.seq
+                ));
             }
             Some(_) => {}
         }
@@ -137,7 +146,10 @@ fn check_order(history: &History, conversation: ConversationId, log: &[Logged], 
         let Some(said) = logged.op.and_then(|op| history.ops.get(op as usize)) else { continue };
         if first_end.is_some_and(|end| end < said.invoked) {
             verdict.reordered += 1;
-            verdict.note(format!("{conversation}: seq {} was said after a later one was acknowledged", logged.seq));
+            verdict.note(format!(
+                "{conversation}: seq {} was said after a later one was acknowledged",
+                logged.seq
+            ));
         }
         // A time of which the seq is unknown was noticed late, at a restart: it proves nothing.
         if let Some((end, seq)) = said.acknowledged
@@ -157,7 +169,13 @@ fn check_order(history: &History, conversation: ConversationId, log: &[Logged], 
 }
 
 /// A device showed every entry once, in order, as the log has it.
-fn check_shown(conversation: ConversationId, device: usize, log: &[Logged], shown: &[Shown], verdict: &mut Verdict) {
+fn check_shown(
+    conversation: ConversationId,
+    device: usize,
+    log: &[Logged],
+    shown: &[Shown],
+    verdict: &mut Verdict,
+) {
     let mut seen = HashSet::new();
     let mut last = 0;
     for entry in shown {
@@ -182,7 +200,13 @@ fn check_shown(conversation: ConversationId, device: usize, log: &[Logged], show
 }
 
 /// A device's store is a copy of the log.
-fn check_store(conversation: ConversationId, device: usize, log: &[Logged], store: &[Logged], verdict: &mut Verdict) {
+fn check_store(
+    conversation: ConversationId,
+    device: usize,
+    log: &[Logged],
+    store: &[Logged],
+    verdict: &mut Verdict,
+) {
     let held: HashMap<u64, &Logged> = store.iter().map(|logged| (logged.seq, logged)).collect();
     verdict.duplicated += (store.len() - held.len()) as u64;
     for logged in log {
@@ -193,7 +217,8 @@ fn check_store(conversation: ConversationId, device: usize, log: &[Logged], stor
             }
             Some(held) if *held != logged => {
                 verdict.altered += 1;
-                verdict.note(format!("{conversation}: device {device} holds another entry at {}", logged.seq));
+                verdict
+                    .note(format!("{conversation}: device {device} holds another entry at {}", logged.seq));
             }
             Some(_) => {}
         }

@@ -9,6 +9,18 @@ use std::{
 use anyhow::{Context, bail};
 use talaria_powercut::{PowerCut, Stats};
 
+/// A program of this workspace, built beside the one that runs.
+///
+/// # Errors
+/// It was not built.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let found = exe.ancestors().skip(1).take(3).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("{name} is not beside {}: run `cargo build --workspace` first", exe.display())
+    })
+}
+
 /// How nodes are started.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -55,7 +67,14 @@ impl NodeConfig {
         std::fs::create_dir_all(&self.data_dir)?;
         let log = std::fs::File::options().create(true).append(true).open(self.data_dir.join("node.log"))?;
         let mut command = Command::new(&self.program);
-        command.args(&self.args).args(["serve", "--dev", "--listen", listen, "--admin-listen", "127.0.0.1:0"]);
+        command.args(&self.args).args([
+            "serve",
+            "--dev",
+            "--listen",
+            listen,
+            "--admin-listen",
+            "127.0.0.1:0",
+        ]);
         command.arg("--data-dir").arg(&self.data_dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let stats = self.power_cut.map(|seed| -> anyhow::Result<PathBuf> {
@@ -69,7 +88,8 @@ impl NodeConfig {
             Ok(stats)
         });
         let stats = stats.transpose()?;
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
         let stdout = child.stdout.take().context("the node has no stdout")?;
         let mut first = String::new();
         BufReader::new(stdout).read_line(&mut first)?;
@@ -80,7 +100,10 @@ impl NodeConfig {
             let status = child.wait()?;
             let log = std::fs::read_to_string(self.data_dir.join("node.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(5).collect();
-            bail!("the node did not start ({status}): {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            bail!(
+                "the node did not start ({status}): {}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         };
         Ok(Node { child, address, stats })
     }

@@ -149,11 +149,14 @@ impl Engine {
         let reopened = sync.is_reopened();
         while self.room(REQUESTS_RESERVED) > 0 {
             let (timelines, to_resume) = (&self.timelines, &self.to_resume);
-            let held = |id: ConversationId| match timelines.get(&id).map(Timeline::phase) {
-                Some(Phase::Rewinding(_)) => true,
-                Some(Phase::Resuming | Phase::Fetching) => reopened,
-                Some(Phase::Idle) => reopened && to_resume.contains(&id),
-                Some(Phase::Live | Phase::Damaged(_)) | None => false,
+            let held = |id: ConversationId| {
+                timelines.get(&id).is_some_and(|timeline| match timeline.phase() {
+                    Phase::Rewinding(_) => true,
+                    Phase::Resuming => reopened && !timeline.is_confirmed(),
+                    Phase::Fetching => reopened,
+                    Phase::Idle => reopened && to_resume.contains(&id),
+                    Phase::Live | Phase::Damaged(_) => false,
+                })
             };
             let Some((local_id, send)) = self.outbox.next_send(now, held) else { return };
             let conversation = send.conversation;

@@ -1,0 +1,368 @@
+//! The play: conversations are made, dialogues run in all of them at once, and trouble is made meanwhile. It ends when
+//! everything was said, everybody has everything, and the node was stopped.
+
+use std::{
+    cell::RefCell,
+    path::PathBuf,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use talaria_client::ConversationId;
+
+use crate::{
+    cast::{self, Plan, USERS},
+    check::{self, Remains},
+    device::{Account, Device, Stage, WrapStore},
+    history::History,
+    node::{Node, NodeConfig},
+    remains,
+    report::{Kill, Report, SdkCounts},
+    script,
+};
+
+/// How a run is to be.
+#[derive(Clone, Debug)]
+pub struct PlayConfig {
+    /// Of the trouble, and of who says what where.
+    pub seed: u64,
+    /// Messages to be said, all conversations together.
+    pub messages: usize,
+    /// Kills of the node.
+    pub kills: usize,
+    /// The node.
+    pub node: NodeConfig,
+    /// The `talaria` binary, for tokens.
+    pub talaria: PathBuf,
+    /// Of the devices' stores.
+    pub wrap: WrapStore,
+}
+
+/// Everything must be quiet within this time after the last message was said.
+const HEAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A kill waits for at least so many sends in flight.
+const IN_FLIGHT_AT_KILL: usize = 8;
+/// Between two troubles of connections and apps.
+const TROUBLE_EVERY: Duration = Duration::from_millis(150);
+/// Dialogues that go on in each conversation at once.
+const DIALOGUES_EACH: usize = 3;
+/// A kill comes at a moment of its own within this time, so that it hits the node in whatever it does.
+const KILL_WITHIN_US: usize = 4_000;
+/// A speaker says at most so many lines before another one answers.
+const LINES_MAX: usize = 6;
+
+/// A conversation of the play.
+struct Scene {
+    id: ConversationId,
+    /// Devices of each member, in the order of the plan.
+    members: Vec<Vec<Rc<Device>>>,
+    messages: usize,
+    start: usize,
+}
+
+impl Scene {
+    /// One of the dialogues that go on in it.
+    fn part(&self, part: usize) -> Self {
+        let messages = self.messages * (part + 1) / DIALOGUES_EACH - self.messages * part / DIALOGUES_EACH;
+        Self { id: self.id, members: self.members.clone(), messages, start: self.start + part }
+    }
+}
+
+/// A small generator of numbers: the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % sides.max(1) as u64) as usize
+    }
+}
+
+/// Runs the play and checks it.
+///
+/// # Errors
+/// What kept it from being played; what it found wrong is in the report.
+pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Report> {
+    let mut node = config.node.start("127.0.0.1:0", 0)?;
+    let stage = Rc::new(Stage {
+        history: RefCell::new(History::default()),
+        latency_us: RefCell::new(hdrhistogram::Histogram::new(3)?),
+        troubles: RefCell::default(),
+    });
+    let devices = start_devices(&config, &node, &stage).await?;
+    let scenes = make_conversations(&config, &devices).await?;
+    progress.set_length(config.messages as u64);
+    progress
+        .set_style(ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} acknowledged, {elapsed}")?);
+    let begun = Instant::now();
+    let mut dialogues = tokio::task::JoinSet::new();
+    let plans: Vec<(ConversationId, Vec<usize>)> = scenes
+        .iter()
+        .map(|scene| (scene.id, scene.members.iter().flatten().map(|device| device.index).collect()))
+        .collect();
+    for (n, scene) in scenes.into_iter().enumerate() {
+        for part in 0..DIALOGUES_EACH {
+            let dice =
+                Dice(config.seed.wrapping_mul(1_000_003).wrapping_add((n * DIALOGUES_EACH + part) as u64));
+            dialogues.spawn_local(dialogue(scene.part(part), dice));
+        }
+    }
+    let troubles = tokio::task::spawn_local(trouble(devices.clone(), Dice(config.seed)));
+    let (mut kills, mut kill_dice) = (Vec::new(), Dice(!config.seed));
+    for n in 0..config.kills {
+        let due = config.messages * (n + 1) / (config.kills + 1);
+        wait_for_kill(&stage, due, &progress).await?;
+        progress.set_message(format!("power cut {} of {}", n + 1, config.kills));
+        let address = node.address.clone();
+        let delay = Duration::from_micros(kill_dice.roll(KILL_WITHIN_US) as u64);
+        let bytes_lost = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(delay);
+            node.kill()
+        })
+        .await??;
+        let (in_flight, acknowledged) = {
+            let history = stage.history.borrow();
+            (history.in_flight(), history.acknowledged())
+        };
+        kills.push(Kill { in_flight, acknowledged, bytes_lost });
+        node = config.node.start(&address, n as u64 + 1).context("the node after a kill")?;
+    }
+    progress.set_message("the rest");
+    while let Some(ended) = dialogues.join_next().await {
+        ended?;
+        progress.set_position(stage.history.borrow().acknowledged() as u64);
+    }
+    let (cuts, app_kills) = end_trouble(troubles, &devices).await?;
+    progress.set_message("healing");
+    heal(&stage, &devices, &plans, &progress).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let sdk = end_devices(&devices).await?;
+    node.stop()?;
+    progress.finish_and_clear();
+    let report = judge(&config, &stage, &devices, &plans)?;
+    Ok(Report { kills, cuts, app_kills, sdk, seconds, ..report })
+}
+
+async fn start_devices(
+    config: &PlayConfig,
+    node: &Node,
+    stage: &Rc<Stage>,
+) -> anyhow::Result<Vec<Rc<Device>>> {
+    let tokens: Vec<String> =
+        USERS.iter().map(|user| config.node.token(&config.talaria, user)).collect::<anyhow::Result<_>>()?;
+    let mut devices = Vec::new();
+    for (index, role) in cast::devices().into_iter().enumerate() {
+        let account =
+            Account { server: node.address.clone(), ca: config.node.ca(), token: tokens[role.user].clone() };
+        let device = Device::new(index, role, account, config.wrap, Rc::clone(stage));
+        device.start().await?;
+        devices.push(device);
+    }
+    for device in &devices {
+        let client = device.client().context("just started")?;
+        if !tokio::time::timeout(Duration::from_secs(20), client.online()).await.unwrap_or(false) {
+            bail!("{} did not get online", device.role.name());
+        }
+    }
+    Ok(devices)
+}
+
+async fn make_conversations(config: &PlayConfig, devices: &[Rc<Device>]) -> anyhow::Result<Vec<Scene>> {
+    let of_user = |user: usize| -> Vec<Rc<Device>> {
+        devices.iter().filter(|device| device.role.user == user).cloned().collect()
+    };
+    let plans = cast::conversations();
+    let mut scenes = Vec::new();
+    for (n, plan) in plans.iter().enumerate() {
+        let members: Vec<Vec<Rc<Device>>> = plan.members().into_iter().map(of_user).collect();
+        let maker = members[0][0].client().context("an app that runs")?;
+        let conversation = match plan {
+            Plan::Direct(_, other) => maker.direct_with(USERS[*other]).await?,
+            Plan::Group(title, users) => {
+                maker.create_group(*title, users[1..].iter().map(|user| USERS[*user])).await?
+            }
+        };
+        let messages = config.messages * (n + 1) / plans.len() - config.messages * n / plans.len();
+        let start = n + config.seed as usize % 7;
+        scenes.push(Scene { id: conversation.id(), members, messages, start });
+    }
+    Ok(scenes)
+}
+
+/// Speakers take turns: who is next answers when a device of theirs has shown the line before.
+async fn dialogue(scene: Scene, mut dice: Dice) {
+    let mut lines = script::dialogue(scene.members.len(), scene.start).take(scene.messages).peekable();
+    let mut last = None;
+    while let Some(line) = lines.next() {
+        let devices = &scene.members[line.speaker];
+        let device = &devices[dice.roll(devices.len())];
+        if let Some(op) = last {
+            device.has_seen(op).await;
+        }
+        let speaker = line.speaker;
+        let mut speech = vec![line];
+        while speech.len() < LINES_MAX
+            && let Some(line) = lines.next_if(|next| next.speaker == speaker)
+        {
+            speech.push(line);
+        }
+        for line in speech {
+            last = Some(device.say(scene.id, line.text).await);
+        }
+    }
+}
+
+/// Cuts connections and kills apps, until it is aborted. Returns never; the counts are in the devices' lives.
+async fn trouble(devices: Vec<Rc<Device>>, mut dice: Dice) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(TROUBLE_EVERY).await;
+        let device = &devices[dice.roll(devices.len())];
+        if dice.roll(3) == 0 {
+            device.restart().await?;
+        } else {
+            device.cut().await;
+        }
+    }
+}
+
+async fn end_trouble(
+    troubles: tokio::task::JoinHandle<anyhow::Result<()>>,
+    devices: &[Rc<Device>],
+) -> anyhow::Result<(u64, u64)> {
+    if troubles.is_finished() {
+        troubles.await??;
+    } else {
+        troubles.abort();
+        let _ = troubles.await;
+    }
+    for device in devices {
+        if device.client().is_none() {
+            device.start().await?;
+        }
+    }
+    let sum = |of: fn(&Device) -> u64| devices.iter().map(|device| of(device)).sum();
+    Ok((sum(|device| device.cuts.get()), sum(|device| device.kills.get())))
+}
+
+/// Until enough was acknowledged and enough is in flight.
+async fn wait_for_kill(stage: &Stage, due: usize, progress: &ProgressBar) -> anyhow::Result<()> {
+    let mut last = (Instant::now(), 0);
+    loop {
+        let (acknowledged, in_flight) = {
+            let history = stage.history.borrow();
+            (history.acknowledged(), history.in_flight())
+        };
+        progress.set_position(acknowledged as u64);
+        if acknowledged >= due && in_flight >= IN_FLIGHT_AT_KILL {
+            return Ok(());
+        }
+        if acknowledged > last.1 {
+            last = (Instant::now(), acknowledged);
+        } else if last.0.elapsed() > HEAL_TIMEOUT {
+            bail!("nothing was acknowledged for {HEAL_TIMEOUT:?}: {}", stage.troubles.borrow().join("; "));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Until everything was acknowledged, and every device has shown the last message of each of its conversations.
+async fn heal(
+    stage: &Stage,
+    devices: &[Rc<Device>],
+    plans: &[(ConversationId, Vec<usize>)],
+    progress: &ProgressBar,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + HEAL_TIMEOUT;
+    let is_quiet = || {
+        let history = stage.history.borrow();
+        progress.set_position(history.acknowledged() as u64);
+        history.in_flight() == 0
+            && plans.iter().all(|(id, members)| {
+                let of = |device: &usize| history.last_shown(*device, *id);
+                let head = members.iter().map(of).max().unwrap_or(0);
+                members.iter().all(|device| of(device) == head)
+            })
+    };
+    while !is_quiet() {
+        if Instant::now() > deadline {
+            let names: Vec<String> = devices.iter().map(|device| device.role.name()).collect();
+            stage
+                .troubles
+                .borrow_mut()
+                .push(format!("not quiet after {HEAL_TIMEOUT:?}; devices: {}", names.join(", ")));
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+async fn end_devices(devices: &[Rc<Device>]) -> anyhow::Result<SdkCounts> {
+    let mut sum = SdkCounts::default();
+    for device in devices {
+        device.kill().await?;
+        let counts = device.counts();
+        sum.dedup_hits += counts.dedup_hits;
+        sum.resumes += counts.resumes.saturating_sub(1);
+        sum.duplicates_dropped += counts.duplicates_dropped;
+        sum.chain_mismatches += counts.chain_mismatches;
+    }
+    Ok(sum)
+}
+
+/// What is left against what was said.
+fn judge(
+    config: &PlayConfig,
+    stage: &Stage,
+    devices: &[Rc<Device>],
+    plans: &[(ConversationId, Vec<usize>)],
+) -> anyhow::Result<Report> {
+    let (log, verified) = remains::read_log(&config.node.data_dir)?;
+    let mut remains = Remains { log, ..Remains::default() };
+    for (id, members) in plans {
+        remains.log.entry(*id).or_default();
+        for device in members {
+            remains.stores.insert((*device, *id), remains::read_store(&*devices[*device].store, *id)?);
+        }
+        remains.devices.insert(*id, members.clone());
+    }
+    let history = stage.history.borrow();
+    let mut verdict = check::check(&history, &remains);
+    verdict.examples.extend(stage.troubles.borrow().iter().take(20).cloned());
+    let shown = |index: usize| {
+        history.shown.iter().filter(move |((device, _), _)| *device == index).map(|(_, list)| list.len())
+    };
+    Ok(Report {
+        seed: config.seed,
+        power_cut: config.node.power_cut.is_some(),
+        messages: history.ops.len(),
+        acknowledged: history.acknowledged(),
+        kills: vec![],
+        cuts: 0,
+        app_kills: 0,
+        sdk: SdkCounts::default(),
+        delivered: devices.iter().map(|device| (device.role.name(), shown(device.index).sum())).collect(),
+        verdict,
+        log: (
+            verified.conversations,
+            verified.entries,
+            verified.findings.iter().map(ToString::to_string).collect(),
+        ),
+        latency_us: stage.latency_us.borrow().clone(),
+        seconds: 0.0,
+    })
+}
+
+/// [`run`] on a runtime of its own.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_alone(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, run(config, progress))
+}
