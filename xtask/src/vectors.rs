@@ -1,5 +1,5 @@
-//! `cargo xtask vectors`: the test vectors under spec/vectors, written by the crates that define the formats (their
-//! `vectors` examples) and read by every implementation. README.md there is written by hand and left alone.
+//! `cargo xtask vectors`: the test vectors under spec/vectors, written by the crates that define the formats (in
+//! examples of theirs) and read by every implementation. README.md there is written by hand and left alone.
 
 use std::{fs, path::Path};
 
@@ -13,8 +13,9 @@ use crate::{
 
 const VECTORS: &str = "spec/vectors";
 const BY_HAND: &str = "README.md";
-/// The crates with a `vectors` example, which takes a directory to write to. None of them builds RocksDB.
-const WRITERS: [&str; 2] = ["talaria-protocol", "talaria-log"];
+/// Crates and their examples that take a directory to write to. None of them builds RocksDB.
+const WRITERS: [(&str, &str); 2] =
+    [("talaria-protocol", "protocol_vectors"), ("talaria-log", "record_vectors")];
 
 /// `cargo xtask vectors`
 #[derive(clap::Args)]
@@ -27,13 +28,13 @@ pub(crate) struct Args {
 /// `cargo xtask vectors`
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let dir = TempDir::new("vectors")?;
-    for writer in WRITERS {
-        let mut example = workspace.cargo(["run", "-q", "-p", writer, "--example", "vectors", "--"]);
+    for (writer, name) in WRITERS {
+        let mut example = workspace.cargo(["run", "-q", "-p", writer, "--example", name, "--"]);
         run(example.arg(dir.path()))?;
     }
     let wanted = tree::read(dir.path())?;
     if wanted.is_empty() {
-        bail!("the `vectors` examples of {} wrote nothing", WRITERS.join(", "));
+        bail!("the examples {WRITERS:?} wrote nothing");
     }
     let committed = workspace.root.join(VECTORS);
     if args.check { check(&wanted, &committed) } else { replace(&wanted, &committed) }

@@ -413,6 +413,8 @@ class Client:
         held.caught_up = True
         if not held.fetching and held.seq != body.get("head", 0):
             raise Damage(f"{body['conversation'].hex()}: caught up at {body.get('head', 0)}, held up to {held.seq}")
+        if not held.fetching and body.get("chain", held.chain) != held.chain:
+            raise Damage(f"{body['conversation'].hex()}: the chain at {held.seq} is another than the log's")
 
     def _on_skipped(self, body):  # [DLV-41]
         held = self._held(body)

@@ -196,7 +196,7 @@ MESSAGES = {
         5: ("next_page", "bytes"),
     },
     "Resume": {1: ("cursors", "Cursor*")},
-    "CaughtUp": {1: ("conversation", "bytes"), 2: ("head", "uint")},
+    "CaughtUp": {1: ("conversation", "bytes"), 2: ("head", "uint"), 3: ("chain", "bytes")},
     "Changed": {1: ("conversation", "ConversationState")},
     "Skipped": {
         1: ("conversation", "bytes"),

@@ -237,9 +237,6 @@ impl Device {
             Event::Damage { conversation, seq, kind } => {
                 self.trouble(format!("{}: damage in {conversation} at {seq}: {kind:?}", self.role.name()));
             }
-            Event::Rewound { conversation, first_seq, .. } => {
-                self.trouble(format!("{}: {conversation} was rewound to {first_seq}", self.role.name()));
-            }
             _ => {}
         }
     }
@@ -285,6 +282,7 @@ impl Device {
         counts.resumes += stats.sessions;
         counts.duplicates_dropped += stats.duplicates_dropped;
         counts.chain_mismatches += stats.chain_mismatches;
+        counts.rewinds += stats.rewinds;
         self.counts.set(counts);
     }
 

@@ -22,6 +22,8 @@ pub struct Op {
     pub digest: [u8; 32],
     /// When it was handed to the SDK.
     pub invoked: Instant,
+    /// The SDK took it.
+    pub queued: bool,
     /// When it was acknowledged, and with which seq; the seq is unknown (0) when the app was killed before it was told.
     pub acknowledged: Option<(Instant, u64)>,
 }
@@ -59,7 +61,14 @@ impl History {
     pub fn invoke(&mut self, conversation: ConversationId, device: usize, text: &str) -> OpId {
         let op = self.ops.len() as OpId;
         let digest = *blake3::hash(text.as_bytes()).as_bytes();
-        self.ops.push(Op { conversation, device, digest, invoked: Instant::now(), acknowledged: None });
+        self.ops.push(Op {
+            conversation,
+            device,
+            digest,
+            invoked: Instant::now(),
+            queued: false,
+            acknowledged: None,
+        });
         self.in_flight.insert(op);
         op
     }
@@ -67,6 +76,7 @@ impl History {
     /// The SDK has it, under this local id.
     pub fn queued(&mut self, op: OpId, device: usize, local: u64) {
         self.local.insert((device, local), op);
+        self.took(op);
         if let Some((at, seq)) = self.early.remove(&(device, local)) {
             self.settle(op, at, seq);
         }
@@ -109,7 +119,20 @@ impl History {
 
     /// A message whose fate nobody was told is among what its device holds.
     pub fn found(&mut self, op: OpId, seq: u64) {
+        self.took(op);
         self.settle(op, Instant::now(), seq);
+    }
+
+    fn took(&mut self, op: OpId) {
+        if let Some(entry) = self.ops.get_mut(op as usize) {
+            entry.queued = true;
+        }
+    }
+
+    /// Messages that no SDK took are not in flight: their speakers were silenced.
+    pub fn silence(&mut self) {
+        let ops = &self.ops;
+        self.in_flight.retain(|op| ops.get(*op as usize).is_some_and(|op| op.queued));
     }
 
     fn settle(&mut self, op: OpId, at: Instant, seq: u64) {

@@ -41,7 +41,9 @@ pub struct PlayConfig {
 }
 
 /// Everything must be quiet within this time after the last message was said.
-const HEAL_TIMEOUT: Duration = Duration::from_secs(60);
+const HEAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Without an acknowledgement for so long, the play is over.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A kill waits for at least so many sends in flight.
 const IN_FLIGHT_AT_KILL: usize = 8;
 /// Between two troubles of connections and apps.
@@ -116,15 +118,21 @@ pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Re
     let (mut kills, mut kill_dice) = (Vec::new(), Dice(!config.seed));
     for n in 0..config.kills {
         let due = config.messages * (n + 1) / (config.kills + 1);
-        wait_for_kill(&stage, due, &progress).await?;
-        progress.set_message(format!("power cut {} of {}", n + 1, config.kills));
+        if !until(&stage, &progress, |history| {
+            history.acknowledged() >= due && history.in_flight() >= IN_FLIGHT_AT_KILL
+        })
+        .await
+        {
+            break;
+        }
+        progress.set_message(format!("kill {} of {}", n + 1, config.kills));
         let address = node.address.clone();
         let delay = Duration::from_micros(kill_dice.roll(KILL_WITHIN_US) as u64);
-        let bytes_lost = tokio::task::spawn_blocking(move || {
+        let killed = tokio::task::spawn_blocking(move || {
             std::thread::sleep(delay);
             node.kill()
-        })
-        .await??;
+        });
+        let bytes_lost = killed.await??;
         let (in_flight, acknowledged) = {
             let history = stage.history.borrow();
             (history.in_flight(), history.acknowledged())
@@ -133,10 +141,10 @@ pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Re
         node = config.node.start(&address, n as u64 + 1).context("the node after a kill")?;
     }
     progress.set_message("the rest");
-    while let Some(ended) = dialogues.join_next().await {
-        ended?;
-        progress.set_position(stage.history.borrow().acknowledged() as u64);
-    }
+    until(&stage, &progress, |history| history.ops.len() >= config.messages && history.in_flight() == 0)
+        .await;
+    dialogues.shutdown().await;
+    stage.history.borrow_mut().silence();
     let (cuts, app_kills) = end_trouble(troubles, &devices).await?;
     progress.set_message("healing");
     heal(&stage, &devices, &plans, &progress).await?;
@@ -249,22 +257,25 @@ async fn end_trouble(
     Ok((sum(|device| device.cuts.get()), sum(|device| device.kills.get())))
 }
 
-/// Until enough was acknowledged and enough is in flight.
-async fn wait_for_kill(stage: &Stage, due: usize, progress: &ProgressBar) -> anyhow::Result<()> {
+/// Until it is so. `false`: it will not be, since something went wrong already, or nothing is acknowledged any more.
+async fn until(stage: &Stage, progress: &ProgressBar, is_so: impl Fn(&History) -> bool) -> bool {
     let mut last = (Instant::now(), 0);
     loop {
-        let (acknowledged, in_flight) = {
+        let acknowledged = {
             let history = stage.history.borrow();
-            (history.acknowledged(), history.in_flight())
+            if is_so(&history) {
+                return true;
+            }
+            history.acknowledged()
         };
         progress.set_position(acknowledged as u64);
-        if acknowledged >= due && in_flight >= IN_FLIGHT_AT_KILL {
-            return Ok(());
-        }
         if acknowledged > last.1 {
             last = (Instant::now(), acknowledged);
-        } else if last.0.elapsed() > HEAL_TIMEOUT {
-            bail!("nothing was acknowledged for {HEAL_TIMEOUT:?}: {}", stage.troubles.borrow().join("; "));
+        } else if last.0.elapsed() > STALL_TIMEOUT {
+            stage.troubles.borrow_mut().push(format!("nothing was acknowledged for {STALL_TIMEOUT:?}"));
+        }
+        if !stage.troubles.borrow().is_empty() {
+            return false;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -311,6 +322,7 @@ async fn end_devices(devices: &[Rc<Device>]) -> anyhow::Result<SdkCounts> {
         sum.resumes += counts.resumes.saturating_sub(1);
         sum.duplicates_dropped += counts.duplicates_dropped;
         sum.chain_mismatches += counts.chain_mismatches;
+        sum.rewinds += counts.rewinds;
     }
     Ok(sum)
 }

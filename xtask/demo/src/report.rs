@@ -29,6 +29,8 @@ pub struct SdkCounts {
     pub duplicates_dropped: u64,
     /// Conversations whose chain differed from the server's.
     pub chain_mismatches: u64,
+    /// Conversations of which a device was told that the log had gone back.
+    pub rewinds: u64,
 }
 
 /// See the module.
@@ -77,6 +79,7 @@ impl Report {
         need(verdict.reordered == 0, "messages were reordered");
         need(verdict.altered == 0, "messages were altered");
         need(self.sdk.chain_mismatches == 0, "a device's chain differed from the log's");
+        need(self.sdk.rewinds == 0, "the log went back");
         need(self.log.2.is_empty(), "the log's own verification found something");
         if !self.kills.is_empty() {
             let idle = self.kills.iter().any(|kill| kill.in_flight == 0);
@@ -106,6 +109,7 @@ impl Report {
             "duplicates_dropped": self.sdk.duplicates_dropped,
             "chain_mismatches": self.sdk.chain_mismatches,
             "delivered": self.delivered.iter().map(|(name, n)| (name.clone(), json!(n))).collect::<serde_json::Map<_, _>>(),
+            "rewinds": self.sdk.rewinds,
             "lost": self.verdict.lost,
             "duplicated": self.verdict.duplicated,
             "reordered": self.verdict.reordered,
@@ -145,6 +149,7 @@ impl fmt::Display for Report {
         row("log", format!("{} entries in {} conversations", self.log.1, self.log.0))?;
         row("log verify", if self.log.2.is_empty() { "clean".to_owned() } else { self.log.2.join("; ") })?;
         row("chain mismatches", self.sdk.chain_mismatches.to_string())?;
+        row("rewinds", self.sdk.rewinds.to_string())?;
         row("lost", self.verdict.lost.to_string())?;
         row("duplicated", self.verdict.duplicated.to_string())?;
         row("reordered", self.verdict.reordered.to_string())?;

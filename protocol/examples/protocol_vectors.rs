@@ -1,6 +1,6 @@
-//! `cargo run -p talaria-log --example vectors -- DIR`: writes records.json of spec/vectors to DIR.
+//! `cargo run -p talaria-protocol --example protocol_vectors -- DIR`: writes the vectors of spec/vectors to DIR.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[allow(dead_code)]
 #[path = "../tests/support/vectors.rs"]
@@ -11,6 +11,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = PathBuf::from(env::args_os().nth(1).ok_or("say which directory to write to")?);
     fs::create_dir_all(&dir)?;
-    fs::write(dir.join("records.json"), format!("{:#}\n", vectors::records()))?;
+    for (name, value) in vectors::all() {
+        fs::write(dir.join(name), format!("{value:#}\n"))?;
+    }
     Ok(())
 }
