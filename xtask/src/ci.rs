@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     packages, readme,
-    workspace::{Workspace, output, run},
+    workspace::{Workspace, output, own_program, run},
 };
 
 /// The tests of the inner loop stay quick.
@@ -105,7 +105,7 @@ fn run_steps(workspace: &Workspace, steps: &[&Step]) -> Result<bool> {
 
 /// Another command of ours, as a process of its own, so that a step's output and failure are those that people see.
 fn xtask(workspace: &Workspace, args: &[&str]) -> Result<()> {
-    run(workspace.command(std::env::current_exe()?).args(args))
+    run(workspace.command(own_program()).args(args))
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     packages, temp,
-    workspace::{Workspace, become_it},
+    workspace::{Workspace, become_it, own_program},
 };
 
 /// Where a node in dev mode listens.
@@ -55,7 +55,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     println!("node's data: {}", data_dir.display());
     // This process becomes the node and keeps its number.
     let node_pid = std::process::id().to_string();
-    let mut helper = Command::new(std::env::current_exe()?);
+    let mut helper = Command::new(own_program());
     helper.args(["run", "--node-pid", &node_pid, "--announce"]).arg(&data_dir).spawn()?;
     Err(become_it(&mut serve(workspace, &data_dir)))
 }

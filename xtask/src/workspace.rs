@@ -7,6 +7,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,13 @@ const SET_BY_CARGO_RUN: [&str; 6] = [
     "RUST_RECURSION_COUNT",
 ];
 const SET_BY_CARGO_RUN_PREFIXES: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_"];
+
+static OWN_PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// The path of this program, as it was when it started.
+pub(crate) fn own_program() -> PathBuf {
+    OWN_PROGRAM.get().cloned().unwrap_or_else(|| "xtask".into())
+}
 
 /// A checkout and where its builds go.
 pub(crate) struct Workspace {
@@ -43,6 +51,8 @@ impl Workspace {
             target_dir(|name| env::var_os(name).map(PathBuf::from)).unwrap_or_else(|| root.join("target"));
         let target_dir = std::path::absolute(&target_dir)
             .with_context(|| format!("bad target directory {}", target_dir.display()))?;
+        // Known before any build, which may put another xtask in its place.
+        OWN_PROGRAM.get_or_init(|| env::current_exe().unwrap_or_else(|_| target_dir.join("debug/xtask")));
         Ok(Self { root: root.to_path_buf(), target_dir })
     }
 

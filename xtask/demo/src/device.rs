@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use talaria_client::{
@@ -148,6 +149,14 @@ impl Device {
         }
     }
 
+    /// Waits until a send of this device is in flight, or the time is over.
+    pub async fn is_speaking(&self, within: Duration) {
+        let until = Instant::now() + within;
+        while Instant::now() < until && !self.stage.history.borrow().is_speaking(self.index) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Kills the app and starts it again.
     pub async fn restart(self: &Rc<Self>) -> anyhow::Result<()> {
         self.kill().await?;
@@ -176,7 +185,7 @@ impl Device {
         let op = self.stage.history.borrow_mut().invoke(conversation, self.index, &text);
         loop {
             let Some(client) = self.client() else {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             };
             let outgoing = Outgoing::text(text.clone()).metadata(OP_KEY, op.to_be_bytes().to_vec());

@@ -160,6 +160,13 @@ impl History {
         self.in_flight.len()
     }
 
+    /// A device has said something that was not acknowledged yet.
+    pub fn is_speaking(&self, device: usize) -> bool {
+        self.in_flight
+            .iter()
+            .any(|op| self.ops.get(*op as usize).is_some_and(|op| op.device == device && op.queued))
+    }
+
     /// Acknowledged.
     pub fn acknowledged(&self) -> usize {
         self.ops.iter().filter(|op| op.acknowledged.is_some()).count()

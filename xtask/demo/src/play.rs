@@ -48,6 +48,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const IN_FLIGHT_AT_KILL: usize = 8;
 /// Between two troubles of connections and apps.
 const TROUBLE_EVERY: Duration = Duration::from_millis(150);
+/// Trouble waits so long at most for its device to have a send in flight.
+const SPEAKING_WITHIN: Duration = Duration::from_millis(100);
 /// Dialogues that go on in each conversation at once.
 const DIALOGUES_EACH: usize = 3;
 /// A kill comes at a moment of its own within this time, so that it hits the node in whatever it does.
@@ -230,6 +232,7 @@ async fn trouble(devices: Vec<Rc<Device>>, mut dice: Dice) -> anyhow::Result<()>
     loop {
         tokio::time::sleep(TROUBLE_EVERY).await;
         let device = &devices[dice.roll(devices.len())];
+        device.is_speaking(SPEAKING_WITHIN).await;
         if dice.roll(3) == 0 {
             device.restart().await?;
         } else {

@@ -42,19 +42,19 @@ pub fn dialogue(members: usize, start: usize) -> impl Iterator<Item = Line> {
             lines
         })
         .enumerate()
-        .map(|(n, line)| if n % LONG_LINE_EVERY == LONG_LINE_EVERY / 4 { longest(line) } else { line })
+        .map(|(n, line)| if n % LONG_LINE_EVERY == LONG_LINE_EVERY / 4 { longest(&line) } else { line })
 }
 
 /// The line, repeated until it is exactly as long as a text may be.
-fn longest(line: Line) -> Line {
+fn longest(line: &Line) -> Line {
     let bytes_max = talaria_protocol::limits::BODY_BYTES_MAX;
     let mut text = String::with_capacity(bytes_max);
-    while text.len() + line.text.len() + 1 <= bytes_max {
+    while text.len() + line.text.len() < bytes_max {
         text.push_str(&line.text);
         text.push('\n');
     }
     text.extend(std::iter::repeat_n('.', bytes_max - text.len()));
-    Line { text, ..line }
+    Line { speaker: line.speaker, text }
 }
 
 #[cfg(test)]
