@@ -1,4 +1,4 @@
-//! The Talaria node: what turns the pure core into a process. Bytes of clients come in by [`transport`], become frames
+//! The Talaria node: what turns the pure core into a process. Bytes of clients come in by `transport`, become frames
 //! and requests in a session driver, go to the shard's core, whose effects are performed here: the log's writer
 //! thread, the readers, frames back to clients. Beside it: configuration, tokens, TLS, health and metrics.
 //!

@@ -90,28 +90,38 @@ impl LogWriter {
                 group.push(job.what);
                 next = if group.is_full() { None } else { jobs.try_recv().ok() };
             }
-            let outcomes = self.commit(&mut group, owners.len());
+            let Some(outcomes) = self.commit(&mut group) else {
+                self.answer(&owners, &vec![Outcome::Unknown; owners.len()]);
+                return self.refuse(jobs);
+            };
             self.answer(&owners, &outcomes);
         }
     }
 
-    /// One commit. A panic in it is an outcome that nobody knows.
-    fn commit(&self, group: &mut GroupCommit, ops: usize) -> Vec<Outcome> {
+    /// One commit. `None`: it panicked, and nobody knows what it wrote.
+    fn commit(&self, group: &mut GroupCommit) -> Option<Vec<Outcome>> {
         let had_failed = group.failure().is_some();
-        self.metrics.commit_ops.record(ops as f64);
+        self.metrics.commit_ops.record(group.len() as f64);
         self.metrics.commit_bytes.record(group.bytes() as f64);
         let started = Instant::now();
         let outcomes = catch_unwind(AssertUnwindSafe(|| group.commit(&*self.log)));
         self.metrics.sync_seconds.record(started.elapsed().as_secs_f64());
-        let outcomes = outcomes.unwrap_or_else(|_| {
+        let Ok(outcomes) = outcomes else {
             self.metrics.panics.increment(1);
             self.failed("the log writer panicked");
-            vec![Outcome::Unknown; ops]
-        });
+            return None;
+        };
         if let (false, Some(why)) = (had_failed, group.failure()) {
             self.failed(why);
         }
-        outcomes
+        Some(outcomes)
+    }
+
+    /// After a panic nothing is written any more: whatever comes is answered so.
+    fn refuse(&self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            self.answer(&[(job.shard, job.op)], &[Outcome::NotCommitted]);
+        }
     }
 
     fn failed(&self, why: &str) {

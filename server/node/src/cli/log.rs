@@ -56,8 +56,13 @@ impl LogCommand {
 impl Where {
     fn open(&self) -> anyhow::Result<RocksLog> {
         let path = self.data_dir.join("log");
-        RocksLog::open_read_only(&path, &Options::default())
-            .with_context(|| format!("the log in {}", path.display()))
+        let log = RocksLog::open_read_only(&path, &Options::default())
+            .with_context(|| format!("the log in {}", path.display()))?;
+        for torn in log.torn_tails() {
+            let (file, at, bytes) = (&torn.file, torn.at, torn.bytes);
+            eprintln!("{file}: the last write, {bytes} bytes at {at}, was never completed; it is left out");
+        }
+        Ok(log)
     }
 }
 

@@ -30,9 +30,9 @@ struct Started {
 
 impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load(&self.overlay)?;
+        let mut config = Config::load(&self.overlay)?;
         log_to_stderr(config.log_level);
-        raise_file_limit(config.connections_max);
+        fit_connections_to_files(&mut config.connections_max);
         let (data_dir, dev) = (config.data_dir.clone(), config.dev);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Before anybody can know that the node is there.
@@ -128,17 +128,25 @@ fn log_to_stderr(level: LogLevel) {
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).init();
 }
 
-/// As many open files as the system lets; says so when that is fewer than the connections allowed.
-fn raise_file_limit(connections_max: u32) {
+/// Files that are not connections: the log's tables and write-ahead logs, listeners, the rest.
+const OTHER_FILES: u64 = 640;
+
+/// As many open files as the system lets, and no more connections than leave the log its own: a flood of connections
+/// must never be what makes a write fail.
+fn fit_connections_to_files(connections_max: &mut u32) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let before = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
-    let files = if raised.is_ok() { before.maximum } else { before.current };
-    if files.is_some_and(|files| files < u64::from(connections_max)) {
+    let Some(files) = (if raised.is_ok() { before.maximum } else { before.current }) else { return };
+    let fit = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX).max(16);
+    if fit < *connections_max {
         tracing::warn!(
-            files,
             connections_max,
-            "the system lets this process open fewer files than connections_max: raise `ulimit -Hn`"
+            fit,
+            files,
+            "the system lets this process open too few files for connections_max: at most `fit` connections; to allow \
+             more, raise `ulimit -Hn`"
         );
+        *connections_max = fit;
     }
 }

@@ -22,6 +22,11 @@ impl Given {
         self.0.insert(field, origin);
     }
 
+    /// Somebody gave it.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
     /// A mistake in a field that has a value.
     pub(super) fn mistake(
         &self,

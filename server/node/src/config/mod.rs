@@ -1,5 +1,5 @@
-//! A node's configuration: what it is ([`Config`]), the file ([`file`]), and flags and environment over it
-//! ([`overlay`]). Precedence: flags, environment `TALARIA_*`, file, defaults. Nothing here opens a socket, reads a
+//! A node's configuration: what it is ([`Config`]), the file (`file`), and flags and environment over it
+//! (`overlay`). Precedence: flags, environment `TALARIA_*`, file, defaults. Nothing here opens a socket, reads a
 //! key or writes a file; what needs those says so when the node starts.
 
 mod error;
@@ -100,7 +100,8 @@ pub struct TlsConfig {
 /// Everything that a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `listen`: TCP address and port for clients. Port 0: any free one. Default 0.0.0.0:7443. Since 0.1.
+    /// `listen`: TCP address and port for clients. Port 0: any free one. Default 0.0.0.0:7443; in
+    /// dev mode, whose keys anyone on the machine may read, 127.0.0.1:7443. Since 0.1.
     pub listen: SocketAddr,
     /// `admin_listen`: TCP address and port of `/healthz`, `/readyz`, `/metrics`, without TLS or password. Default
     /// 127.0.0.1:7480. Since 0.1.
@@ -166,6 +167,9 @@ impl Config {
             file::apply(&mut config, &mut given, path)?;
         }
         overlay.apply(&mut config, &mut given)?;
+        if config.dev && !given.has("listen") {
+            config.listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
         config.check(&given)?;
         Ok(config)
     }

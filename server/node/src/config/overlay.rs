@@ -22,7 +22,7 @@ pub struct Overlay {
     #[arg(long, env = "TALARIA_ADMIN_LISTEN", value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
     /// Let the admin address be remote (field `admin_allow_remote`).
-    #[arg(long, env = "TALARIA_ADMIN_ALLOW_REMOTE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "TALARIA_ADMIN_ALLOW_REMOTE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub admin_allow_remote: Option<String>,
     /// Directory of the log (field `data_dir`).
     #[arg(long, env = "TALARIA_DATA_DIR", value_name = "DIR")]
@@ -49,7 +49,7 @@ pub struct Overlay {
     #[arg(long, env = "TALARIA_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// Make an own CA, certificate and token key. Never for production (field `dev`).
-    #[arg(long, env = "TALARIA_DEV", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "TALARIA_DEV", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub dev: Option<String>,
 }
 

@@ -69,6 +69,14 @@ impl Admission {
         Some(Place { admission: self.clone(), number, evicted })
     }
 
+    /// Drops the oldest without a session: the system itself has no place left.
+    pub(crate) fn make_place(&self, reason: DropReason) {
+        self.metrics.connection_dropped(reason);
+        if let Some((_, evicted)) = self.state.borrow_mut().without_hello.pop_first() {
+            evicted.notify_one();
+        }
+    }
+
     fn show(&self, state: &State) {
         self.metrics.connections.set(state.connections as f64);
         self.metrics.connections_without_hello.set(state.without_hello.len() as f64);

@@ -44,8 +44,8 @@ enum Turn {
 enum Ending {
     /// It goes on.
     No,
-    /// The last frames are being written.
-    Writing { until: Instant },
+    /// The last frames are being written, then TLS' own goodbye.
+    Writing { until: Instant, said_goodbye: bool },
     /// All is written and our side is closed: the peer may read it in peace.
     Lingering { until: Instant },
 }
@@ -131,6 +131,9 @@ impl Connection {
         self.driver.handle_effects();
         let read = if self.wants_read() { self.read()? } else { ReadStatus::Drained };
         self.driver.handle_effects();
+        if let Ending::Lingering { until } = self.ending {
+            return Ok(self.linger(until, read));
+        }
         self.on_time()?;
         if self.driver.is_open() {
             self.place.has_session();
@@ -141,11 +144,24 @@ impl Connection {
             // A peer that says no more is gone; what was for it is in the log.
             return if self.driver.has_ended() { Ok(Turn::Over) } else { Err(DropReason::Peer) };
         }
-        Ok(match self.on_ending()? {
-            true => Turn::Over,
-            false if read == ReadStatus::More => Turn::Again,
-            false => Turn::Wait,
-        })
+        self.on_ending()?;
+        Ok(if read == ReadStatus::More { Turn::Again } else { Turn::Wait })
+    }
+
+    /// All is said: the peer closes, or its time is over.
+    fn linger(&self, until: Instant, read: ReadStatus) -> Turn {
+        let stopped = *self.phase.borrow() == Phase::Stopped;
+        match read {
+            ReadStatus::Closed => Turn::Over,
+            _ if stopped || Instant::now() >= until => Turn::Over,
+            ReadStatus::More => Turn::Again,
+            ReadStatus::Drained => Turn::Wait,
+        }
+    }
+
+    /// Nothing waits, neither here nor in TLS.
+    fn is_written(&self) -> bool {
+        self.unwritten() == 0 && !self.socket.wants_write()
     }
 
     fn unwritten(&self) -> usize {
@@ -170,16 +186,19 @@ impl Connection {
         match self.socket.read(|bytes| driver.handle_bytes(bytes)) {
             Ok(status) => Ok(status),
             Err(SocketError::Io(_)) => Err(DropReason::Peer),
-            Err(SocketError::Tls(error)) => {
-                tracing::debug!(%error, "a peer breaks TLS");
-                let reason =
-                    if self.socket.is_handshaking() { DropReason::Handshake } else { DropReason::Tls };
-                // The alert that says why; nobody waits for it.
-                let _alert = self.socket.write(&mut TransmitBuffer::default());
-                let _closed = self.socket.shutdown_write();
-                Err(reason)
-            }
+            Err(SocketError::Tls(error)) => Ok(self.on_broken_tls(&error)),
         }
+    }
+
+    /// Sends the alert that says why, and leaves the peer some time to read it.
+    fn on_broken_tls(&mut self, error: &rustls::Error) -> ReadStatus {
+        tracing::debug!(%error, "a peer breaks TLS");
+        let reason = if self.socket.is_handshaking() { DropReason::Handshake } else { DropReason::Tls };
+        self.context.metrics.connection_dropped(reason);
+        let _alert = self.socket.write(&mut TransmitBuffer::default());
+        let _closed = self.socket.shutdown_write();
+        self.ending = Ending::Lingering { until: Instant::now() + LINGER };
+        ReadStatus::More
     }
 
     fn write(&mut self) -> Result<(), DropReason> {
@@ -238,7 +257,7 @@ impl Connection {
 
     /// Right after a write: what is left then, the peer does not take.
     fn check_stall(&mut self) -> Result<(), DropReason> {
-        if self.unwritten() == 0 && !self.socket.wants_write() {
+        if self.is_written() {
             self.stall = None;
             return Ok(());
         }
@@ -258,34 +277,33 @@ impl Connection {
     /// When the session has something to do by the clock. A peer that we do not read is not silent: while much waits
     /// to be written, only [`Self::check_stall`] judges it.
     fn session_due(&self) -> Option<u64> {
-        if self.unwritten() >= TRANSMIT_BYTES_HIGH { None } else { self.driver.poll_timeout() }
+        let judged = self.ending == Ending::No && self.unwritten() < TRANSMIT_BYTES_HIGH;
+        if judged { self.driver.poll_timeout() } else { None }
     }
 
     fn stall_time(&self) -> std::time::Duration {
         self.context.keepalive * KEEPALIVE_MISSED_MAX
     }
 
-    /// Once the session has ended: writes the rest, closes our side, waits for the peer to close its own. `true`: it
-    /// is over.
-    fn on_ending(&mut self) -> Result<bool, DropReason> {
+    /// Once the session has ended: writes the rest, then closes our side.
+    fn on_ending(&mut self) -> Result<(), DropReason> {
         let now = Instant::now();
         if self.ending == Ending::No && self.driver.has_ended() {
-            self.ending = Ending::Writing { until: now + LINGER };
+            self.ending = Ending::Writing { until: now + LINGER, said_goodbye: false };
         }
-        if let Ending::Writing { until } = self.ending
-            && self.unwritten() == 0
-            && !self.socket.wants_write()
-        {
+        let Ending::Writing { until, said_goodbye } = self.ending else { return Ok(()) };
+        if self.is_written() && !said_goodbye {
             self.socket.send_close_notify();
             self.write()?;
+            self.ending = Ending::Writing { until, said_goodbye: true };
+        }
+        if self.is_written() {
             let _closed = self.socket.shutdown_write();
             self.ending = Ending::Lingering { until };
+        } else if now >= until {
+            return Err(DropReason::SlowConsumer);
         }
-        match self.ending {
-            Ending::Writing { until } if now >= until => Err(DropReason::SlowConsumer),
-            Ending::Lingering { until } => Ok(now >= until),
-            _ => Ok(false),
-        }
+        Ok(())
     }
 
     /// Another connection needs its place. Says why, if that can be said without waiting.
@@ -299,7 +317,8 @@ impl Connection {
     /// Sets the timer to what is due first.
     fn arm(&mut self) {
         let session = self.session_due().map(|due| self.context.clock.instant(due));
-        let stall = self.stall.map(|stall| stall.since + self.stall_time());
+        let lingers = matches!(self.ending, Ending::Lingering { .. });
+        let stall = self.stall.filter(|_| !lingers).map(|stall| stall.since + self.stall_time());
         let drain = match *self.phase.borrow() {
             // Past it the session has ended, and `ending` says what is next.
             Phase::Draining { until } if self.ending == Ending::No => Some(until),
@@ -307,7 +326,7 @@ impl Connection {
         };
         let ending = match self.ending {
             Ending::No => None,
-            Ending::Writing { until } | Ending::Lingering { until } => Some(until),
+            Ending::Writing { until, .. } | Ending::Lingering { until } => Some(until),
         };
         let far = || Instant::now() + std::time::Duration::from_secs(3600);
         let due = [session, stall, drain, ending].into_iter().flatten().min().unwrap_or_else(far);

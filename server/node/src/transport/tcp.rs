@@ -44,7 +44,7 @@ impl Acceptor {
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, _peer)) => self.start(tcp),
                     Err(error) => {
-                        self.context.metrics.connection_dropped(DropReason::Accept);
+                        self.admission.make_place(DropReason::Accept);
                         tracing::warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }

@@ -40,12 +40,14 @@ pub(crate) enum SocketError {
 pub(crate) struct TlsSocket {
     tcp: TcpStream,
     tls: ServerConnection,
+    /// The peer broke TLS: what it sends is thrown away.
+    broken: bool,
 }
 
 impl TlsSocket {
     /// Of a connection just accepted.
     pub(crate) fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, SocketError> {
-        Ok(Self { tcp, tls: ServerConnection::new(config)? })
+        Ok(Self { tcp, tls: ServerConnection::new(config)?, broken: false })
     }
 
     /// Waits until something can be read, or written if something waits. Cancel-safe.
@@ -72,6 +74,9 @@ impl TlsSocket {
     /// Reads what there is, up to a bound; `take` gets the plaintext. Handshake messages are answered into the
     /// write buffer.
     pub(crate) fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<ReadStatus, SocketError> {
+        if self.broken {
+            return self.discard();
+        }
         for _ in 0..READS_PER_CALL_MAX {
             match self.tls.read_tls(&mut TryRead(&self.tcp)) {
                 Ok(0) => return Ok(ReadStatus::Closed),
@@ -80,7 +85,7 @@ impl TlsSocket {
                 Err(error) if is_reset(&error) => return Ok(ReadStatus::Closed),
                 Err(error) => return Err(error.into()),
             }
-            let state = self.tls.process_new_packets()?;
+            let state = self.tls.process_new_packets().inspect_err(|_| self.broken = true)?;
             let closed = state.peer_has_closed();
             let mut left = state.plaintext_bytes_to_read();
             while left > 0 {
@@ -93,6 +98,21 @@ impl TlsSocket {
             }
             if closed {
                 return Ok(ReadStatus::Closed);
+            }
+        }
+        Ok(ReadStatus::More)
+    }
+
+    /// Reads so that the system does not reset the connection under the alert that is on its way.
+    fn discard(&self) -> Result<ReadStatus, SocketError> {
+        let mut nobody = [0; 4096];
+        for _ in 0..READS_PER_CALL_MAX {
+            match self.tcp.try_read(&mut nobody) {
+                Ok(0) => return Ok(ReadStatus::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(ReadStatus::Drained),
+                Err(error) if is_reset(&error) => return Ok(ReadStatus::Closed),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(ReadStatus::More)

@@ -2,7 +2,7 @@
 //! and thousands who never say Hello.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -13,6 +13,8 @@ use talaria_protocol::{
     limits::{CREDIT_BYTES_MAX, CREDIT_ENTRIES_MAX},
     message::{Credit, Cursor, client::ClientFrame, server::ServerFrame},
 };
+
+use talaria_server::limits::TRANSMIT_BYTES_HIGH;
 
 use crate::support::{
     client::{Client, text_to},
@@ -57,14 +59,19 @@ fn credit_beyond_its_limit() {
     honest.go_on();
 }
 
+/// A TLS connection with a small receive buffer: what it does not read stays with the node.
+fn narrow(node: &TestNode) -> Client {
+    let tcp = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    tcp.set_recv_buffer_size(8 * 1024).unwrap();
+    tcp.connect(&node.tcp_addr.into()).unwrap();
+    Client::over(TcpStream::from(tcp), &node.tls)
+}
+
 /// A client that grants all it may and has 8 MB coming, of which 4 MiB may be sent.
 fn greedy(node: &TestNode) -> (Client, ConversationId) {
     let mut sender = node.session("sender");
     let conversation = sender.direct_with("mallory");
-    let tcp = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    tcp.set_recv_buffer_size(8 * 1024).unwrap();
-    tcp.connect(&node.tcp_addr.into()).unwrap();
-    let mut mallory = Client::over(TcpStream::from(tcp), &node.tls);
+    let mut mallory = narrow(node);
     let mut hello = Client::hello_frame(&node.token("mallory"), 1);
     hello.credit = Credit { entries: CREDIT_ENTRIES_MAX, bytes: CREDIT_BYTES_MAX };
     mallory.send(&ClientFrame::Hello(Box::new(hello)));
@@ -88,7 +95,7 @@ fn wait_until_dropped(node: &TestNode, meanwhile: &mut impl FnMut()) {
         meanwhile();
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(node.metric("talaria_sessions_ended_total{code=\"SLOW_CONSUMER\"}"), 1.0);
+    node.assert_metric("talaria_sessions_ended_total{code=\"SLOW_CONSUMER\"}", 1.0);
 }
 
 #[test]
@@ -97,7 +104,7 @@ fn a_client_that_never_reads() {
     let mut honest = Honest::on(&node);
     let (mallory, _) = greedy(&node);
     wait_until_dropped(&node, &mut || honest.go_on());
-    assert_eq!(node.metric("talaria_transmit_queue_bytes"), 0.0, "what waited for it is gone");
+    node.assert_metric("talaria_transmit_queue_bytes", 0.0);
     honest.go_on();
     drop(mallory);
 }
@@ -118,6 +125,25 @@ fn a_client_that_reads_a_byte_a_second() {
     honest.go_on();
 }
 
+/// The node stops reading from a client that does not read, so that its answers cannot pile up.
+#[test]
+fn a_client_that_asks_and_never_reads() {
+    let node = TestNode::start_with(|config| config.keepalive_seconds = 2);
+    let mut honest = Honest::on(&node);
+    let mut mallory = narrow(&node);
+    mallory.hello(&node.token("mallory"), 1);
+    mallory.stream.sock.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let pings: Vec<u8> = (0..10_000).flat_map(|nonce| ClientFrame::Ping(nonce).encode()).collect();
+    let mut sent = 0;
+    while mallory.stream.write_all(&pings).is_ok() {
+        sent += pings.len();
+        assert!(sent < 64 * 1024 * 1024, "the node reads for ever");
+        let waiting = node.metric("talaria_transmit_queue_bytes");
+        assert!(waiting < 2.0 * TRANSMIT_BYTES_HIGH as f64, "{waiting} bytes wait");
+    }
+    wait_until_dropped(&node, &mut || honest.go_on());
+}
+
 #[test]
 fn a_client_that_reads_slowly_but_reads_is_served() {
     let node = TestNode::start_with(|config| config.keepalive_seconds = 2);
@@ -131,7 +157,7 @@ fn a_client_that_reads_slowly_but_reads_is_served() {
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(received > 20, "{received}");
-    assert_eq!(node.metric(SLOW), 0.0);
+    node.assert_metric(SLOW, 0.0);
 }
 
 /// Lets this process have as many files as the system lets; gives how many.
@@ -172,6 +198,29 @@ fn five_thousand_connections_without_hello() {
     assert!(grown < 128 * 1024 * 1024, "{grown} bytes for {count} connections");
     wait_until_all_are_gone(&node);
     late.go_on();
+    drop(silent);
+}
+
+/// The log must have its files, whoever connects.
+#[test]
+fn more_connections_than_the_system_has_files_for() {
+    raise_file_limit();
+    let dir = tempfile::tempdir().unwrap();
+    let node = Process::start_with_files(dir.path(), 800);
+    assert!(node.stderr().contains("fit=160"), "{}", node.stderr());
+    let mut honest = Honest::of(node.session("alice"), node.session("bob"));
+    let silent: Vec<TcpStream> = (0..1_000).map(|_| TcpStream::connect(node.tcp_addr).unwrap()).collect();
+    let mut second_device = node.connect();
+    second_device.hello(&node.token("bob"), 2);
+    let mut late = Honest::of(node.session("carol"), second_device);
+    for _ in 0..20 {
+        honest.go_on();
+        late.go_on();
+    }
+    assert_eq!(http::get(node.admin_addr, "/readyz").0, 200);
+    let metrics = http::get(node.admin_addr, "/metrics").1;
+    let evicted = http::metric_in(&metrics, "talaria_connections_dropped_total{reason=\"connections_max\"}");
+    assert!(evicted >= 840.0, "{evicted} evicted");
     drop(silent);
 }
 

@@ -51,7 +51,7 @@ fn bad_prefixes_before_and_after_welcome() {
         assert_eq!(client.end(), ErrorCode::ProtocolViolation, "{bytes:02x?} after Welcome");
     }
     honest.go_on();
-    assert_eq!(node.metric("talaria_sessions_ended_total{code=\"PROTOCOL_VIOLATION\"}"), 6.0);
+    node.assert_metric("talaria_sessions_ended_total{code=\"PROTOCOL_VIOLATION\"}", 6.0);
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn the_same_id_with_the_same_content_and_with_other() {
     assert_eq!((first.seq, first.duplicate, again.seq, again.duplicate), (2, false, 2, true));
     assert_eq!(client.refused(send("two")), ErrorCode::Conflict);
     assert_eq!(client.say(conversation, "x"), 3);
-    assert_eq!(node.metric("talaria_dedup_hits_total"), 1.0);
+    node.assert_metric("talaria_dedup_hits_total", 1.0);
     honest.go_on();
 }
 

@@ -70,7 +70,7 @@ fn expired_forged_none_and_wrong_algorithm() {
     for (name, token, code) in table {
         assert_eq!(refusal_of(&node, &token), code, "{name}");
     }
-    assert_eq!(node.metric("talaria_hello_refused_total{code=\"TOKEN_EXPIRED\"}"), 1.0);
+    node.assert_metric("talaria_hello_refused_total{code=\"TOKEN_EXPIRED\"}", 1.0);
     honest.go_on();
 }
 

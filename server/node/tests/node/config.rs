@@ -72,11 +72,23 @@ fn a_file_with_every_field() {
 
 #[test]
 fn what_is_not_given_has_its_default() {
-    let (_dir, overlay) = file("dev = true\ndata_dir = \"d\"");
+    let (_dir, overlay) = file(
+        "data_dir = \"d\"\ntls = { cert = \"c\", key = \"k\" }\n[[auth.keys]]\nkid = \"a\"\nalg = \"HS256\"\npath = \"p\"",
+    );
     let config = Config::load(&overlay).unwrap();
-    assert_eq!(config, Config { dev: true, ..Config::new("d") });
     assert_eq!(config.listen.to_string(), "0.0.0.0:7443");
     assert_eq!(config.durability, Durability::Fsync);
+    assert_eq!(config, Config { tls: config.tls.clone(), auth: config.auth.clone(), ..Config::new("d") });
+}
+
+#[test]
+fn dev_mode_listens_on_this_machine_only_unless_told_otherwise() {
+    let loaded = |text: &str| {
+        let (_dir, overlay) = file(text);
+        Config::load(&overlay).unwrap().listen.to_string()
+    };
+    assert_eq!(loaded("dev = true\ndata_dir = \"d\""), "127.0.0.1:7443");
+    assert_eq!(loaded("dev = true\ndata_dir = \"d\"\nlisten = \"0.0.0.0:1\""), "0.0.0.0:1");
 }
 
 #[test]

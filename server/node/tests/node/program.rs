@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use talaria_log::{Batch, CommitLog, CommitResult, Family, keys::EntryKey};
+use talaria_log_rocksdb::{Options, RocksLog};
 use talaria_protocol::{
     error_code::ErrorCode,
     message::{Cursor, client::ClientFrame, content::Content, server::ServerFrame},
@@ -176,6 +178,34 @@ fn dump_lists_entries_without_what_they_say() {
     assert_eq!(all.stdout.lines().count(), 3);
     let wrong = run(&["log", "dump", "--data-dir", arg(dir.path()), "--conversation", "xyz"]);
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+/// A value rewritten with valid checksums: only the chain can tell.
+#[test]
+fn verify_names_the_entry_that_was_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Process::start(dir.path(), &[]);
+    let mut client = node.session("alice");
+    let conversation = client.direct_with("bob");
+    let seqs: Vec<u64> = ["one", "two", "three"].map(|text| client.say(conversation, text)).to_vec();
+    drop(client);
+    node.signal("TERM");
+    node.wait(PATIENCE);
+
+    let log = RocksLog::open(dir.path().join("log"), &Options::default()).unwrap();
+    let key = EntryKey { conversation, seq: seqs[1] }.encode();
+    let value = log.view().get(Family::Entries, &key).unwrap().unwrap();
+    let at = value.windows(3).position(|bytes| bytes == b"two").unwrap();
+    let mut batch = Batch::default();
+    batch.put(Family::Entries, &key, [&value[..at], b"TWO", &value[at + 3..]].concat());
+    assert_eq!(log.commit(&batch), CommitResult::Committed);
+    drop(log);
+
+    let said = run(&["log", "verify", "--data-dir", arg(dir.path())]);
+    assert_eq!(said.status.code(), Some(1));
+    let finding = format!("conversation {conversation} seq {}", seqs[1]);
+    assert!(said.stdout.contains(&finding) && said.stdout.contains("DAMAGED"), "{}", said.stdout);
+    assert!(!said.stdout.contains("TWO"));
 }
 
 #[test]

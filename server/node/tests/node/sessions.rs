@@ -1,14 +1,16 @@
 //! Sessions over their life: take-over, roles, tokens that are renewed or run out, keepalive, logout, drain.
 
 use std::{
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
 
+use talaria_log::{Batch, CommitLog, CommitResult, MemoryLog, View};
 use talaria_protocol::{
     error_code::ErrorCode,
     message::{
-        RequestId, Role,
+        Durability, RequestId, Role,
         client::{ClientFrame, Token},
         server::ServerFrame,
     },
@@ -28,8 +30,8 @@ fn a_new_session_of_the_device_takes_the_old_one_over() {
     let mut new = node.session("alice");
     assert_eq!(old.end(), ErrorCode::TakenOver);
     assert_eq!(new.say(conversation, "from the new one"), 2);
-    assert_eq!(node.metric("talaria_sessions"), 1.0);
-    assert_eq!(node.metric("talaria_sessions_ended_total{code=\"TAKEN_OVER\"}"), 1.0);
+    node.assert_metric("talaria_sessions", 1.0);
+    node.assert_metric("talaria_sessions_ended_total{code=\"TAKEN_OVER\"}", 1.0);
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn another_device_another_role_and_another_user_take_nothing_over() {
     assert!(matches!(push.frame(), ServerFrame::Welcome(_)));
     others.push(push);
     assert_eq!(app.say(conversation, "still here"), 2);
-    assert_eq!(node.metric("talaria_sessions"), 4.0);
+    node.assert_metric("talaria_sessions", 4.0);
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn expiry_ends_a_session_and_reauth_renews_it() {
     assert_eq!(idle.end(), ErrorCode::TokenExpired);
     assert!(started.elapsed() < Duration::from_secs(5));
     renewed.direct_with("bob");
-    assert_eq!(node.metric("talaria_sessions_ended_total{code=\"TOKEN_EXPIRED\"}"), 1.0);
+    node.assert_metric("talaria_sessions_ended_total{code=\"TOKEN_EXPIRED\"}", 1.0);
 }
 
 #[test]
@@ -94,7 +96,7 @@ fn a_silent_session_ends_and_a_ping_keeps_one() {
         }
     }
     assert_eq!(silent.end(), ErrorCode::KeepaliveTimeout);
-    assert_eq!(node.metric("talaria_sessions"), 1.0);
+    node.assert_metric("talaria_sessions", 1.0);
 }
 
 #[test]
@@ -109,14 +111,14 @@ fn logout_ends_the_session() {
 fn a_session_that_vanishes_is_closed() {
     let node = TestNode::start();
     let client = node.session("alice");
-    assert_eq!(node.metric("talaria_sessions"), 1.0);
+    node.assert_metric("talaria_sessions", 1.0);
     drop(client);
     let deadline = Instant::now() + Duration::from_secs(5);
     while node.metric("talaria_sessions") > 0.0 || node.metric("talaria_connections") > 0.0 {
         assert!(Instant::now() < deadline, "it stays");
         sleep(Duration::from_millis(10));
     }
-    assert_eq!(node.metric("talaria_connections_dropped_total{reason=\"peer\"}"), 1.0);
+    node.assert_metric("talaria_connections_dropped_total{reason=\"peer\"}", 1.0);
 }
 
 #[test]
@@ -131,19 +133,38 @@ fn no_more_sessions_than_connections_max_and_those_without_hello_make_place() {
     assert!(fourth.handshake().is_err(), "all places have sessions");
     third.direct_with("alice");
     honest.go_on();
-    assert_eq!(node.metric("talaria_connections_dropped_total{reason=\"connections_max\"}"), 2.0);
+    node.assert_metric("talaria_connections_dropped_total{reason=\"connections_max\"}", 2.0);
+}
+
+/// Takes its time for a commit, as a disk does.
+struct SlowLog(MemoryLog);
+
+impl CommitLog for SlowLog {
+    fn commit(&self, batch: &Batch) -> CommitResult {
+        sleep(Duration::from_millis(300));
+        self.0.commit(batch)
+    }
+    fn view(&self) -> Box<dyn View + '_> {
+        self.0.view()
+    }
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+    fn read_only(&self) -> Option<String> {
+        self.0.read_only()
+    }
 }
 
 #[test]
 fn a_drain_answers_what_was_asked_tells_everyone_and_ends() {
-    let node = TestNode::start();
+    let node = TestNode::start_on(Arc::new(SlowLog(MemoryLog::new())), |_| {});
     let mut busy = node.session("alice");
     let conversation = busy.direct_with("bob");
     let idle: Vec<Client> = (2..12).map(|device| node.session_of("alice", device)).collect();
     let mut early = node.connect();
     early.handshake().unwrap();
     let asked = busy.ask(text_to(conversation, "the last"));
-    sleep(Duration::from_millis(50));
+    sleep(Duration::from_millis(100));
     node.begin_shutdown();
     assert!(matches!(busy.answer(asked), ServerFrame::Sent(_)));
     let mut hints = Vec::new();

@@ -23,8 +23,8 @@ fn alice_writes_and_bob_receives() {
     });
     assert_eq!(delivered, conversation);
     bob.send(&ClientFrame::Ack { conversation, up_to: seq });
-    assert_eq!(node.metric("talaria_messages_sent_total"), 1.0);
-    assert_eq!(node.metric("talaria_sessions"), 2.0);
+    node.assert_metric("talaria_messages_sent_total", 1.0);
+    node.assert_metric("talaria_sessions", 2.0);
     drop((alice, bob));
     node.shutdown();
 }

@@ -1,6 +1,11 @@
 //! A node in this process, on a log in memory or one that the test brings.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use talaria_log::{CommitLog, MemoryLog};
 use talaria_server::{
@@ -98,6 +103,15 @@ impl TestNode {
     /// A metric's value, by its name and labels as `/metrics` shows them.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         metric_in(&self.handle.as_ref().unwrap().metrics(), name)
+    }
+
+    /// The metric has, or soon gets, this value: counters follow what a client can see.
+    pub(crate) fn assert_metric(&self, name: &str, value: f64) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.metric(name) != value {
+            assert!(Instant::now() < deadline, "{name} is {}, not {value}", self.metric(name));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Begins to drain, without waiting.

@@ -41,7 +41,7 @@ pub(crate) fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Said {
 
 /// A running node.
 pub(crate) struct Process {
-    child: Child,
+    child: Guard,
     pub(crate) tcp_addr: SocketAddr,
     pub(crate) admin_addr: SocketAddr,
     pub(crate) first_line: serde_json::Value,
@@ -51,9 +51,20 @@ pub(crate) struct Process {
 impl Process {
     /// `talaria serve --dev` in this directory, on free ports.
     pub(crate) fn start(data_dir: &Path, more_args: &[&str]) -> Self {
+        Self::start_by(Command::new(PROGRAM), data_dir, more_args)
+    }
+
+    /// The same, in a process that may open only so many files.
+    pub(crate) fn start_with_files(data_dir: &Path, files: u32) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), PROGRAM]);
+        Self::start_by(shell, data_dir, &[])
+    }
+
+    fn start_by(mut command: Command, data_dir: &Path, more_args: &[&str]) -> Self {
         let errors =
             std::fs::File::options().create(true).append(true).open(data_dir.join("stderr")).unwrap();
-        let mut child = Command::new(PROGRAM)
+        let child = command
             .args([
                 "serve",
                 "--dev",
@@ -69,8 +80,9 @@ impl Process {
             .stderr(errors)
             .spawn()
             .unwrap();
+        let mut child = Guard(child);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let stderr = || std::fs::read_to_string(data_dir.join("stderr")).unwrap_or_default();
         let first_line: serde_json::Value =
             serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}; {}", stderr()));
@@ -103,7 +115,7 @@ impl Process {
     /// Sends it a signal: "TERM", "INT", "KILL".
     pub(crate) fn signal(&self, name: &str) {
         let done =
-            Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+            Command::new("kill").args([format!("-{name}"), self.child.0.id().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
@@ -111,7 +123,7 @@ impl Process {
     pub(crate) fn wait(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.0.try_wait().unwrap() {
                 return status;
             }
             assert!(Instant::now() < deadline, "the node does not end: {}", self.stderr());
@@ -121,7 +133,7 @@ impl Process {
 
     /// Resident memory, bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
@@ -135,9 +147,12 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+/// Kills the node when its test is over, however that ended.
+struct Guard(Child);
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
