@@ -98,7 +98,7 @@ fn alice(place: &Place, address: &str) -> Running {
     command.args(["chat.py", "--server", address, "--with", "bob", "--expect", &OF_BOB.len().to_string()]);
     command.arg("--ca").arg(place.ca()).args(["--token", &place.token("alice")]);
     command.args(["--timeout", &CHAT_S.to_string()]).arg("--device-file").arg(place.scratch("alice.device"));
-    OF_ALICE.iter().for_each(|text| drop(command.args(["--send", text])));
+    command.args(OF_ALICE.iter().flat_map(|text| ["--send", text]));
     Running::start(command, place, "alice")
 }
 
@@ -107,14 +107,8 @@ fn bob(place: &Place, address: &str) -> Running {
     command.args(["--server", address, "--with", "alice", "--expect", &OF_ALICE.len().to_string()]);
     command.arg("--ca").arg(place.ca()).args(["--token", &place.token("bob")]);
     command.args(["--for", &CHAT_S.to_string()]).arg("--device-file").arg(place.scratch("bob.device"));
-    let mut running = Running::start(
-        {
-            command.stdin(Stdio::piped());
-            command
-        },
-        place,
-        "bob",
-    );
+    command.stdin(Stdio::piped());
+    let mut running = Running::start(command, place, "bob");
     let mut stdin = running.child.stdin.take().unwrap();
     OF_BOB.iter().for_each(|text| writeln!(stdin, "{text}").unwrap());
     running

@@ -37,7 +37,7 @@ impl Place {
     /// What a node says that does not start.
     pub(crate) fn refusal(&self) -> String {
         let started = self.config.start("127.0.0.1:0", 0);
-        started.map(drop).expect_err("the node should refuse to start").to_string()
+        started.map(drop).unwrap_err().to_string()
     }
 
     pub(crate) fn token(&self, user: &str) -> String {
@@ -96,8 +96,7 @@ impl Device {
         let config = ClientConfig::new(&node.address, self.id, TokenProvider::fixed(self.token.clone()))
             .ca_file(&self.ca)
             .unwrap()
-            .store(self.store.clone())
-            .request_timeout(Duration::from_secs(2));
+            .store(self.store.clone());
         let client = Client::start(config).await.unwrap();
         App { events: client.events(), client, seen: Vec::new() }
     }
