@@ -28,9 +28,9 @@ pub struct Content {
 /// What is said.
 #[derive(Clone, PartialEq)]
 pub enum Body {
-    /// UTF-8, at most [`BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) bytes.
+    /// UTF-8, at most [`BODY_BYTES_MAX`] bytes.
     Text(String),
-    /// Bytes of a content type, at most [`BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) together.
+    /// Bytes of a content type, at most [`BODY_BYTES_MAX`] together.
     Blob {
         /// A media type.
         content_type: String,

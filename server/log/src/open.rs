@@ -52,14 +52,23 @@ pub enum OpenError {
     #[error("boot id {0} was used before: the source of randomness is broken")]
     BootIdReused(BootId),
     /// It could not be read.
-    #[error("cannot read the log: {0}")]
-    Read(#[from] ReadError),
+    #[error("cannot read the log: {0}; keep a copy of the data directory, then restore it from a backup")]
+    Read(ReadError),
     /// This opening could not be written.
-    #[error("cannot write this opening to the log: {why}")]
+    #[error(
+        "cannot write this opening to the log: {why}; if that names damage, restore the data directory from a backup, \
+         else look at the disk (space, health, permissions)"
+    )]
     Write {
         /// In the store's words.
         why: String,
     },
+}
+
+impl From<ReadError> for OpenError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
 }
 
 impl From<RecordError> for OpenError {

@@ -127,8 +127,9 @@ impl LogWriter {
     fn failed(&self, why: &str) {
         tracing::error!(
             why,
-            "the log takes no writes any more: sends are refused, reads go on. Look at the disk (space, health, \
-             permissions), then restart the node; messages acknowledged so far are in the log"
+            "the log takes no writes any more: sends are refused, reads go on. If this names corruption, stop the node, run \
+             `talaria log verify`, and restore the data directory from a backup; else look at the disk (space, health, \
+             permissions) and restart the node. Messages acknowledged so far are in the log"
         );
         self.metrics.log_read_only.set(1.0);
         self.lifecycle.fail(format!("the log is read-only until the node is restarted: {why}"));
