@@ -46,8 +46,10 @@ pub struct History {
     pub ops: Vec<Op>,
     /// Per device and conversation, in the order in which they were shown.
     pub shown: HashMap<(usize, ConversationId), Vec<Shown>>,
-    /// Said, and not acknowledged yet.
+    /// Taken by an SDK, and not acknowledged yet.
     in_flight: HashSet<OpId>,
+    /// Taken by an SDK.
+    queued: usize,
     /// A device's local ids → messages.
     local: HashMap<(usize, u64), OpId>,
     /// Acknowledgements that came before the SDK had returned the local id.
@@ -69,7 +71,6 @@ impl History {
             queued: false,
             acknowledged: None,
         });
-        self.in_flight.insert(op);
         op
     }
 
@@ -126,13 +127,21 @@ impl History {
     fn took(&mut self, op: OpId) {
         if let Some(entry) = self.ops.get_mut(op as usize) {
             entry.queued = true;
+            if entry.acknowledged.is_none() {
+                self.in_flight.insert(op);
+            }
+            self.queued += 1;
         }
     }
 
-    /// Messages that no SDK took are not in flight: their speakers were silenced.
-    pub fn silence(&mut self) {
-        let ops = &self.ops;
-        self.in_flight.retain(|op| ops.get(*op as usize).is_some_and(|op| op.queued));
+    /// So many messages were said, and the SDKs have all of them.
+    pub fn queued_all(&self, messages: usize) -> bool {
+        self.ops.len() >= messages && self.queued >= self.ops.len()
+    }
+
+    /// Entries shown, all devices together.
+    pub fn entries_shown(&self) -> usize {
+        self.shown.values().map(Vec::len).sum()
     }
 
     fn settle(&mut self, op: OpId, at: Instant, seq: u64) {

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -20,6 +21,11 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
         format!("{name} is not beside {}: run `cargo build --workspace` first", exe.display())
     })
 }
+
+/// A sync takes up to so long on the disk that the shim plays.
+const SYNC_US_MAX: u64 = 2_000;
+/// A power cut waits so long at most for a sync to hit.
+const SYNCING_WITHIN: Duration = Duration::from_millis(200);
 
 /// How nodes are started.
 #[derive(Clone, Debug)]
@@ -81,6 +87,7 @@ impl NodeConfig {
             let stats = self.data_dir.join("powercut.stats");
             let cut = PowerCut {
                 seed: Some(seed.wrapping_mul(1_000).wrapping_add(round)),
+                sync_us_max: Some(SYNC_US_MAX),
                 stats: Some(stats.clone()),
                 ..PowerCut::new(self.data_dir.join("log"))
             };
@@ -110,8 +117,16 @@ impl NodeConfig {
 }
 
 impl Node {
-    /// Kills it with SIGKILL. Returns how many bytes that were written were lost.
+    /// Kills it with SIGKILL; where that is a power cut, while something is being synced, if that happens soon. Returns
+    /// how many bytes that were written were lost.
     pub fn kill(mut self) -> anyhow::Result<u64> {
+        let until = Instant::now() + SYNCING_WITHIN;
+        while let Some(stats) = &self.stats
+            && Instant::now() < until
+            && Stats::read(stats).context("the power-cut shim was not loaded")?.held_bytes == 0
+        {
+            std::thread::sleep(Duration::from_micros(50));
+        }
         self.child.kill()?;
         self.child.wait()?;
         match &self.stats {

@@ -143,19 +143,19 @@ pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Re
         node = config.node.start(&address, n as u64 + 1).context("the node after a kill")?;
     }
     progress.set_message("the rest");
-    until(&stage, &progress, |history| history.ops.len() >= config.messages && history.in_flight() == 0)
-        .await;
+    until(&stage, &progress, |history| history.queued_all(config.messages) && history.in_flight() == 0).await;
     dialogues.shutdown().await;
-    stage.history.borrow_mut().silence();
     let (cuts, app_kills) = end_trouble(troubles, &devices).await?;
     progress.set_message("healing");
     heal(&stage, &devices, &plans, &progress).await?;
     let seconds = begun.elapsed().as_secs_f64();
+    let shown = stage.history.borrow().entries_shown();
     let sdk = end_devices(&devices).await?;
+    let not_shown = (stage.history.borrow().entries_shown() - shown) as u64;
     node.stop()?;
     progress.finish_and_clear();
     let report = judge(&config, &stage, &devices, &plans)?;
-    Ok(Report { kills, cuts, app_kills, sdk, seconds, ..report })
+    Ok(Report { kills, cuts, app_kills, sdk, seconds, not_shown, ..report })
 }
 
 async fn start_devices(
@@ -347,14 +347,16 @@ fn judge(
         remains.devices.insert(*id, members.clone());
     }
     let history = stage.history.borrow();
-    let mut verdict = check::check(&history, &remains);
-    verdict.examples.extend(stage.troubles.borrow().iter().take(20).cloned());
+    let verdict = check::check(&history, &remains);
     let shown = |index: usize| {
         history.shown.iter().filter(move |((device, _), _)| *device == index).map(|(_, list)| list.len())
     };
     Ok(Report {
         seed: config.seed,
         power_cut: config.node.power_cut.is_some(),
+        asked: (config.messages, config.kills),
+        troubles: stage.troubles.borrow().iter().take(20).cloned().collect(),
+        not_shown: 0,
         messages: history.ops.len(),
         acknowledged: history.acknowledged(),
         kills: vec![],

@@ -40,6 +40,12 @@ pub struct Report {
     pub seed: u64,
     /// Kills were power cuts.
     pub power_cut: bool,
+    /// Messages and kills that the run was to have.
+    pub asked: (usize, usize),
+    /// Damage that a device reported, and other things that ended the run early, in words.
+    pub troubles: Vec<String>,
+    /// Entries that a device held and had not shown when all was quiet.
+    pub not_shown: u64,
     /// Messages said.
     pub messages: usize,
     /// Messages acknowledged.
@@ -73,6 +79,10 @@ impl Report {
                 failures.push(what.to_owned());
             }
         };
+        need(self.messages == self.asked.0, "not everything was said that was to be");
+        need(self.kills.len() == self.asked.1, "the node was not killed as often as it was to be");
+        need(self.troubles.is_empty(), "something went wrong on the way");
+        need(self.not_shown == 0, "a device held entries that its app was not told of");
         let verdict = &self.verdict;
         need(verdict.lost == 0, "messages were lost");
         need(verdict.duplicated == 0, "messages were duplicated");
@@ -84,6 +94,11 @@ impl Report {
         if !self.kills.is_empty() {
             let idle = self.kills.iter().any(|kill| kill.in_flight == 0);
             need(!idle, "no send was in flight at a kill: it proved nothing");
+            let lost: u64 = self.kills.iter().map(|kill| kill.bytes_lost).sum();
+            need(
+                !self.power_cut || lost > 0,
+                "no power cut lost anything that was not synced: they proved nothing",
+            );
             need(self.sdk.dedup_hits > 0, "no retry hit the dedup index: the kills proved nothing");
         }
         failures
@@ -115,6 +130,8 @@ impl Report {
             "reordered": self.verdict.reordered,
             "altered": self.verdict.altered,
             "examples": self.verdict.examples,
+            "troubles": self.troubles,
+            "not_shown": self.not_shown,
             "log": { "conversations": self.log.0, "entries": self.log.1, "findings": self.log.2 },
             "send_to_deliver_ms": {
                 "p50": self.latency_ms(0.5), "p99": self.latency_ms(0.99), "max": self.latency_us.max() as f64 / 1_000.0,
@@ -155,7 +172,7 @@ impl fmt::Display for Report {
         row("reordered", self.verdict.reordered.to_string())?;
         row("altered", self.verdict.altered.to_string())?;
         row("seconds", format!("{:.1}", self.seconds))?;
-        for example in &self.verdict.examples {
+        for example in self.verdict.examples.iter().chain(&self.troubles) {
             writeln!(f, "  ! {example}")?;
         }
         Ok(())

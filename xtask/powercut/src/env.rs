@@ -12,6 +12,10 @@ pub const TEAR: &str = "TALARIA_POWERCUT_TEAR";
 /// One write in how many puts one pending sector into the file out of order; 0 is never.
 pub const SCRAMBLE: &str = "TALARIA_POWERCUT_SCRAMBLE";
 
+/// A sync takes up to so many microseconds, with a part of the bytes in the file and the rest not, as on a disk that
+/// writes while the power goes; without it, or 0, all of them reach the file at once. Needs a seed.
+pub const SYNC_US_MAX: &str = "TALARIA_POWERCUT_SYNC_US_MAX";
+
 /// The file of the shared counters that [`crate::Stats::read`] reads.
 pub const STATS: &str = "TALARIA_POWERCUT_STATS";
 

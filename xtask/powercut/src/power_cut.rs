@@ -18,6 +18,8 @@ pub struct PowerCut {
     pub tear: Option<u64>,
     /// One write in how many puts one sector out of order, with a seed; `None` is never.
     pub scramble: Option<u64>,
+    /// With a seed: a sync takes up to so many microseconds; `None` is no longer than the kernel's.
+    pub sync_us_max: Option<u64>,
     /// Where the shim keeps the counters for [`crate::Stats::read`].
     pub stats: Option<PathBuf>,
     /// The library; `None` looks for it with [`shim_path`].
@@ -47,6 +49,7 @@ impl PowerCut {
         set_or_remove(command, env::SEED, self.seed.map(decimal));
         set_or_remove(command, env::TEAR, self.tear.map(decimal));
         set_or_remove(command, env::SCRAMBLE, self.scramble.map(decimal));
+        set_or_remove(command, env::SYNC_US_MAX, self.sync_us_max.map(decimal));
         let stats = self.stats.as_deref().map(path::absolute).transpose()?;
         set_or_remove(command, env::STATS, stats.map(OsString::from));
         Ok(())

@@ -16,6 +16,7 @@ struct Config {
     /// 0 without a seed: nothing is torn.
     tear: u64,
     scramble: u64,
+    sync_us_max: u64,
 }
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
@@ -39,6 +40,7 @@ pub(crate) fn load() -> bool {
         stats: variable(env::STATS).filter(|file| !file.is_empty()),
         tear: only_with_seed(number(env::TEAR).unwrap_or(env::TEAR_DEFAULT)),
         scramble: only_with_seed(number(env::SCRAMBLE).unwrap_or(env::SCRAMBLE_DEFAULT)),
+        sync_us_max: only_with_seed(number(env::SYNC_US_MAX).unwrap_or(0)),
     };
     CONFIG.set(config).is_ok()
 }
@@ -82,6 +84,13 @@ pub(crate) fn rolls_tear() -> bool {
 /// Whether this write is to put a sector out of order.
 pub(crate) fn rolls_scramble() -> bool {
     CONFIG.get().is_some_and(|config| one_in(config.scramble))
+}
+
+/// How long this sync has its bytes half in the file, µs; 0: not at all.
+pub(crate) fn roll_sync_us() -> u64 {
+    CONFIG
+        .get()
+        .map_or(0, |config| if config.sync_us_max == 0 { 0 } else { roll() % (config.sync_us_max + 1) })
 }
 
 fn one_in(count: u64) -> bool {

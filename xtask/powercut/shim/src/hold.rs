@@ -137,6 +137,11 @@ pub(crate) fn before_sync(fd: RawFd) -> Result<(), Errno> {
         return Ok(());
     };
     counters::add(Counter::Syncs, 1);
+    let pause_us = config::roll_sync_us();
+    if pause_us > 0 && inode.lock_shared().is_holding() {
+        inode.lock().tear();
+        sys::sleep_us(pause_us);
+    }
     inode.lock().settle()
 }
 

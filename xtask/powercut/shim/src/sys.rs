@@ -78,6 +78,12 @@ pub(crate) fn read_at(fd: RawFd, buffer: iovec, offset: i64) -> Result<usize, Er
     checked(kernel!(libc::SYS_pread64, fd, start, length, offset)).map(|count| count as usize)
 }
 
+/// Waits, without any lock of ours.
+pub(crate) fn sleep_us(us: u64) {
+    let time = libc::timespec { tv_sec: (us / 1_000_000) as i64, tv_nsec: ((us % 1_000_000) * 1_000) as i64 };
+    kernel!(libc::SYS_nanosleep, &raw const time, std::ptr::null_mut::<libc::timespec>());
+}
+
 /// Writes all of it, whatever the kernel takes at a time.
 pub(crate) fn write_at(fd: RawFd, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !data.is_empty() {
