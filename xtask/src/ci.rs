@@ -38,7 +38,7 @@ struct Step {
 }
 
 /// In this order: cheap ones first, so that a mistake shows early.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "packages", run: |_| packages::ensure() },
     Step { name: "fmt", run: |w| run(&mut w.cargo(["fmt", "--all", "--check"])) },
     Step { name: "tidy", run: |w| xtask(w, &["tidy"]) },
@@ -48,6 +48,7 @@ const STEPS: [Step; 11] = [
     Step { name: "clippy", run: clippy },
     Step { name: "doc", run: doc },
     Step { name: "readme-demo", run: |w| readme_commands(w, "cargo xtask demo") },
+    Step { name: "demo-seeds", run: demo_seeds },
     Step { name: "readme-test", run: |w| readme_commands(w, "cargo xtask test") },
     Step { name: "pure-tests", run: pure_tests },
 ];
@@ -134,6 +135,11 @@ fn readme_commands(workspace: &Workspace, command: &str) -> Result<()> {
         run(workspace.command("bash").args(["-euo", "pipefail", "-c", line]))?;
     }
     Ok(())
+}
+
+/// The demo with other troubles than the README's.
+fn demo_seeds(workspace: &Workspace) -> Result<()> {
+    ["2", "3"].iter().try_for_each(|seed| xtask(workspace, &["demo", "--seed", seed]))
 }
 
 /// The pure crates' tests, warm: the inner loop of who works on them.

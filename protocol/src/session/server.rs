@@ -337,6 +337,14 @@ impl ServerSession {
         }
     }
 
+    /// When the token ends the session, whatever else is suspended.
+    pub fn token_expires_at(&self) -> Option<Millis> {
+        match &self.state {
+            State::Live(live) => Some(live.token_expires_at),
+            _ => None,
+        }
+    }
+
     /// The longest payload that the decoder may take now ([FRM-3], [FRM-4]).
     pub fn frame_bytes_max(&self) -> usize {
         if self.is_live() { FRAME_BYTES_MAX } else { FRAME_BYTES_MAX_BEFORE_WELCOME }

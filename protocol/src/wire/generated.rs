@@ -99,6 +99,7 @@ pub mod frame {
 }
 /// First frame of a client. \[SES-1\]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Hello {
     #[prost(uint32, tag = "1")]
     pub protocol_min: u32,
@@ -211,6 +212,7 @@ pub struct Refused {
     pub redirect: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Reauth {
     #[prost(uint64, tag = "1")]
     pub request_id: u64,
@@ -273,6 +275,7 @@ pub struct Error {
     pub conversation: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Send {
     #[prost(uint64, tag = "1")]
     pub request_id: u64,
@@ -314,6 +317,7 @@ pub struct Sent {
     pub duplicate: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Content {
     /// Small key-value pairs of the app.
     #[prost(message, repeated, tag = "4")]
@@ -324,6 +328,7 @@ pub struct Content {
 /// Nested message and enum types in `Content`.
 pub mod content {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum Body {
         #[prost(string, tag = "1")]
         Text(::prost::alloc::string::String),
@@ -335,6 +340,7 @@ pub mod content {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Metadata {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
@@ -342,6 +348,7 @@ pub struct Metadata {
     pub value: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Blob {
     #[prost(string, tag = "1")]
     pub content_type: ::prost::alloc::string::String,
@@ -417,6 +424,7 @@ pub mod entry {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct FullEntry {
     /// An encoded EntryHeader.
     #[prost(bytes = "bytes", tag = "1")]

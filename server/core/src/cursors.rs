@@ -76,3 +76,48 @@ impl Cursors {
         self.due_ms = (!self.dirty.is_empty()).then_some(now_ms + CURSOR_DELAY_MS_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(conversation: u8, seq: u64) -> CursorWrite {
+        let (user, device) = (UserId::new([1; 16]), DeviceId::from_parts(1, [1; 10]));
+        CursorWrite { conversation: ConversationId::new([conversation; 16]), user, device, epoch: 1, seq }
+    }
+
+    #[test]
+    fn the_newest_of_each_is_taken_when_due_and_known_until_it_settles() {
+        let mut cursors = Cursors::default();
+        for (conversation, seq) in [(1, 5), (2, 7), (1, 6)] {
+            cursors.set(&write(conversation, seq), 1_000);
+        }
+        let key = (write(1, 0).conversation, write(1, 0).user, write(1, 0).device);
+        assert_eq!((cursors.due_ms(), cursors.newest(&key)), (Some(1_100), 6));
+        assert_eq!(cursors.take_due(1_099), []);
+        let first = cursors.take_due(1_100);
+        assert_eq!(first, [write(1, 6), write(2, 7)]);
+        assert_eq!((cursors.due_ms(), cursors.newest(&key)), (None, 6));
+        // A second write of one while the first is on its way.
+        cursors.set(&write(1, 9), 1_200);
+        let second = cursors.take_due(1_300);
+        cursors.on_settled(&first);
+        assert_eq!((cursors.newest(&key), cursors.len()), (9, 1));
+        cursors.on_settled(&second);
+        assert_eq!((cursors.newest(&key), cursors.len()), (0, 0));
+    }
+
+    #[test]
+    fn many_are_taken_in_parts() {
+        let mut cursors = Cursors::default();
+        for number in 0..=CURSORS_PER_OP_MAX {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            cursors.set(&CursorWrite { conversation: ConversationId::new(id), ..write(0, 1) }, 0);
+        }
+        assert_eq!(cursors.take_due(100).len(), CURSORS_PER_OP_MAX);
+        assert_eq!(cursors.due_ms(), Some(100));
+        assert_eq!(cursors.take_due(100).len(), 1);
+        assert_eq!(cursors.due_ms(), None);
+    }
+}

@@ -123,6 +123,11 @@ impl SessionDriver {
         self.session.poll_timeout().map(|at| at.0)
     }
 
+    /// When the token ends the session, mono ms.
+    pub(crate) fn token_expires(&self) -> Option<u64> {
+        self.session.token_expires_at().map(|at| at.0)
+    }
+
     /// Requests that wait for their answers.
     pub(crate) fn requests_in_flight(&self) -> usize {
         self.session.requests_in_flight()

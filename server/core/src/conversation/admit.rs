@@ -71,7 +71,7 @@ impl Conversation {
         let user = ask.sender.peer.user;
         let creates = ask.request.kind.creates();
         if (!self.exists() && !creates) || (self.exists() && !self.members.contains_key(&user)) {
-            return Refusal::not_found().into();
+            return if self.is_joining(user) { Admission::Park } else { Refusal::not_found().into() };
         }
         let clock_ms = ask.stamp.hlc.unix_ms();
         if let Err(refusal) = check_not_expired(ask.request.id, clock_ms) {

@@ -155,3 +155,114 @@ fn need_role(heads: &Heads, rows: &Rows, sender: &Sender, least: MemberRole) -> 
 fn group_full() -> Refusal {
     Refusal::new(ErrorCode::GroupFull, "the group would have more members than Limits.group_members_max")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Heads;
+    use MemberRole::{Admin, Member, Owner};
+
+    const NAMES: [(&str, MemberRole, u64, bool); 6] = [
+        ("owner", Owner, 1, true),
+        ("late admin", Admin, 9, true),
+        ("admin", Admin, 4, true),
+        ("old member", Member, 1, true),
+        ("member", Member, 2, true),
+        ("former", Member, 1, false),
+    ];
+
+    fn user(name: &str) -> UserId {
+        let mut bytes = [0; 16];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        UserId::new(bytes)
+    }
+
+    fn sender(name: &str) -> Sender {
+        Sender { peer: Peer { user: user(name), subject: name.to_owned() }, device: 1 }
+    }
+
+    fn rows() -> Rows {
+        let row = |(name, role, from, present): (&str, MemberRole, u64, bool)| {
+            let spans = vec![Span { from, to: (!present).then_some(from + 1) }];
+            (user(name), MemberRow { role, subject: name.to_owned(), spans })
+        };
+        NAMES.into_iter().map(row).collect()
+    }
+
+    fn group() -> Heads {
+        Heads { kind: ConversationKind::Group, head: 20, ..Heads::empty() }
+    }
+
+    fn in_short(change: Result<Change, Refusal>) -> Result<Vec<(String, MemberAction)>, ErrorCode> {
+        let changes = change.map_err(|refusal| refusal.code)?.entry.changes;
+        Ok(changes.into_iter().map(|change| (change.peer.subject, change.action)).collect())
+    }
+
+    #[test]
+    fn who_may_remove_whom() {
+        let roles = |name: &str| NAMES.iter().find(|(known, ..)| *known == name).map(|(_, role, ..)| *role);
+        for (by, ..) in NAMES {
+            for (name, _, _, present) in NAMES {
+                let removed = in_short(remove(&group(), &rows(), &sender(by), &[user(name)], 21));
+                let expected = match (by, roles(by)) {
+                    ("former", _) | (_, Some(Member)) => Err(ErrorCode::Forbidden),
+                    _ if by == name => Err(ErrorCode::Invalid),
+                    _ if !present => Ok(vec![]),
+                    (_, role) if role > roles(name) => Ok(vec![(name.to_owned(), MemberAction::Removed)]),
+                    _ => Err(ErrorCode::Forbidden),
+                };
+                assert_eq!(removed, expected, "{by} removes {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_may_add() {
+        for (by, allowed) in
+            [("owner", true), ("admin", true), ("late admin", true), ("member", false), ("former", false)]
+        {
+            let peers = ["new", "member", "former", "new"].map(|name| sender(name).peer);
+            let added = in_short(add(&group(), &rows(), &sender(by), &peers, 21));
+            let expected =
+                [("new".to_owned(), MemberAction::Added), ("former".to_owned(), MemberAction::Added)];
+            assert_eq!(
+                added,
+                if allowed { Ok(expected.to_vec()) } else { Err(ErrorCode::Forbidden) },
+                "{by}"
+            );
+        }
+    }
+
+    #[test]
+    fn spans_begin_and_end_with_the_entries_that_say_so() {
+        let former = [sender("former").peer];
+        let open = Heads { history_open: true, ..group() };
+        for (heads, from) in [(group(), 21), (open, 1)] {
+            let change = add(&heads, &rows(), &sender("owner"), &former, 21).expect("allowed");
+            let (_, row) = &change.rows[0];
+            assert_eq!(row.spans, [Span { from: 1, to: Some(2) }, Span { from, to: None }]);
+            assert_eq!(row.role, Member);
+        }
+        let change = leave(&group(), &rows(), &sender("admin"), 21).expect("allowed");
+        let (_, row) = &change.rows[0];
+        assert_eq!((row.role, &row.spans[..]), (Member, &[Span { from: 4, to: Some(21) }][..]));
+        assert!(row.sees(21) && !row.sees(22) && !row.is_member());
+    }
+
+    #[test]
+    fn the_heir_is_the_admin_of_longest_standing_else_the_member() {
+        let mut rows = rows();
+        for heir in ["admin", "late admin", "old member", "member"] {
+            let left = in_short(leave(&group(), &rows, &sender("owner"), 21));
+            let left_and = |heir: &str| {
+                Ok(vec![
+                    ("owner".to_owned(), MemberAction::Left),
+                    (heir.to_owned(), MemberAction::RoleChanged),
+                ])
+            };
+            assert_eq!(left, left_and(heir));
+            rows.remove(&user(heir));
+        }
+        assert_eq!(in_short(leave(&group(), &rows, &sender("owner"), 21)).map(|left| left.len()), Ok(1));
+    }
+}

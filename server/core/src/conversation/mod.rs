@@ -1,5 +1,5 @@
 //! One conversation: who is in it, where its heads are, and what of it is on its way to the log. Requests come
-//! in through [`Conversation::admit`], which answers at once or gives an [`Append`]; the log's word comes back
+//! in through [`Conversation::admit`], which answers at once or gives an [`Append`](crate::log::Append); the log's word comes back
 //! through [`Conversation::on_durable`]. It never shows an entry, nor refuses by a state, that is not durable:
 //! a pending change of members bars all further appends until the log has spoken.
 //!
@@ -119,6 +119,12 @@ impl Conversation {
     /// A durable row, of a member or of one who was.
     pub fn member(&self, user: UserId) -> Option<&MemberRow> {
         self.members.get(&user)
+    }
+
+    /// Has no durable row, but one is on its way to the log.
+    pub fn is_joining(&self, user: UserId) -> bool {
+        let last = self.pending.back().map_or(&[][..], |pending| &pending.members);
+        !self.members.contains_key(&user) && last.iter().any(|(other, _)| *other == user)
     }
 
     /// All durable rows, in the order of user ids.

@@ -38,7 +38,7 @@ type Parked = VecDeque<(SessionKey, Ask)>;
 pub(super) enum Slot {
     /// Being read; what asked meanwhile.
     Loading(Parked),
-    /// In memory; the appends that its bar holds back.
+    /// In memory; what its bar holds back.
     Ready(Box<Conversation>, Parked),
 }
 
@@ -48,9 +48,10 @@ const UNLOAD_TRIES: usize = 8;
 impl Shard {
     /// Asks now, or once the conversation is loaded.
     pub(super) fn ask(&mut self, session: SessionKey, conversation: ConversationId, ask: Ask) {
+        let user = self.directory.sessions.get(&session).map(|state| state.identity.user);
         let parked = match self.slots.get_mut(&conversation) {
             Some(Slot::Loading(parked)) => parked,
-            Some(Slot::Ready(_, parked)) if !parked.is_empty() && matches!(ask, Ask::Append { .. }) => parked,
+            Some(Slot::Ready(barred, parked)) if is_held_back(barred, parked, user, &ask) => parked,
             Some(Slot::Ready(..)) => {
                 self.run_ask(session, conversation, ask);
                 return self.forget_if_absent(conversation);
@@ -112,11 +113,14 @@ impl Shard {
         self.slots.insert(id, Slot::Ready(conversation, VecDeque::new()));
         self.loaded.push_back(id);
         for (session, ask) in parked {
+            let user = self.directory.sessions.get(&session).map(|state| state.identity.user);
             match self.slots.get_mut(&id) {
-                Some(Slot::Ready(_, barred)) if !barred.is_empty() && matches!(ask, Ask::Append { .. }) => {
-                    barred.push_back((session, ask));
+                Some(Slot::Ready(barred, parked)) if is_held_back(barred, parked, user, &ask) => {
+                    parked.push_back((session, ask));
                 }
-                _ => self.run_ask(session, id, ask),
+                Some(Slot::Ready(..)) => self.run_ask(session, id, ask),
+                // What one before it set off took its place in memory.
+                _ => self.ask(session, id, ask),
             }
         }
         self.forget_if_absent(id);
@@ -127,9 +131,11 @@ impl Shard {
         while let Some(Slot::Ready(_, parked)) = self.slots.get_mut(&id)
             && let Some((session, ask)) = parked.pop_front()
         {
-            if let Ask::Append { request_id, reply, request } = ask
-                && let Some(ask) = self.run_append(session, id, request_id, reply, request)
-            {
+            let Ask::Append { request_id, reply, request } = ask else {
+                self.run_ask(session, id, ask);
+                continue;
+            };
+            if let Some(ask) = self.run_append(session, id, request_id, reply, request) {
                 if let Some(Slot::Ready(_, parked)) = self.slots.get_mut(&id) {
                     parked.push_front((session, ask));
                 }
@@ -284,6 +290,18 @@ impl Shard {
                 self.loaded.pop_back();
             }
         }
+    }
+}
+
+/// Waits for the bar to go: an append behind others, and whatever is asked by one who is about to become a member.
+/// Their client may know already, from a list that was read from the log before its word came here.
+fn is_held_back(conversation: &Conversation, parked: &Parked, user: Option<UserId>, ask: &Ask) -> bool {
+    match ask {
+        Ask::Append { .. } => !parked.is_empty(),
+        Ask::History { .. } | Ask::Members { .. } | Ask::Resume(_) => {
+            user.is_some_and(|user| conversation.is_joining(user))
+        }
+        Ask::Ack(_) | Ask::CatchUp => false,
     }
 }
 

@@ -91,6 +91,9 @@ impl Shard {
             subscription.progress = Progress::Hinted;
         } else if session.subscriptions.len() < SUBSCRIPTIONS_PER_SESSION_MAX {
             session.subscriptions.insert(id, Subscription::new(Progress::Hinted));
+        } else {
+            // It has no place to remember that it was told; its client has as many as a session can and syncs later.
+            return;
         }
         if let Some(state) = self.ready(id).and_then(|conversation| conversation.state(user)) {
             self.send(key, ServerFrame::Changed(state));

@@ -1,7 +1,13 @@
 //! Tests of the shard, from the outside: inputs in, effects out.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
+mod delivery;
+mod groups;
 mod random;
+mod reading;
+mod sending;
+mod sessions;

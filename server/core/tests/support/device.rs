@@ -17,13 +17,13 @@ use talaria_protocol::{
 };
 
 use super::{
-    sim::Book,
+    book::Book,
     world::{Out, World},
 };
 
 /// What a client has put on its connection.
 #[derive(Clone, Debug)]
-pub enum ToServer {
+pub(crate) enum ToServer {
     Request(RequestId, Request),
     Ack(ConversationId, u64),
     Resume(Vec<(ConversationId, Cursor)>),
@@ -32,7 +32,7 @@ pub enum ToServer {
 
 /// How a device stands to the delivery of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subscribed {
+pub(crate) enum Subscribed {
     /// There may be something: resume it.
     Wanted,
     No,
@@ -41,11 +41,11 @@ pub enum Subscribed {
 
 /// A conversation in a device's store.
 #[derive(Debug)]
-pub struct Held {
-    pub cursor: Cursor,
+pub(crate) struct Held {
+    pub(crate) cursor: Cursor,
     /// seq → leaf, and whether it was hidden.
-    pub entries: BTreeMap<u64, (Leaf, bool)>,
-    pub subscribed: Subscribed,
+    pub(crate) entries: BTreeMap<u64, (Leaf, bool)>,
+    pub(crate) subscribed: Subscribed,
     /// `CaughtUp` has come since it was resumed.
     caught_up: bool,
     offered: u64,
@@ -62,10 +62,10 @@ impl Default for Held {
 
 /// Something to be appended, until its answer is definite.
 #[derive(Debug)]
-pub struct Item {
-    pub id: ClientMessageId,
-    pub request: Request,
-    pub in_flight: Option<RequestId>,
+pub(crate) struct Item {
+    pub(crate) id: ClientMessageId,
+    pub(crate) request: Request,
+    pub(crate) in_flight: Option<RequestId>,
 }
 
 #[derive(Debug)]
@@ -87,16 +87,18 @@ struct Syncing {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Device {
-    pub name: &'static str,
-    pub user: UserId,
-    pub number: u8,
-    pub role: Role,
-    pub session: Option<SessionKey>,
-    pub opened: bool,
-    pub outbox: Vec<Item>,
-    pub held: HashMap<ConversationId, Held>,
-    pub to_server: VecDeque<ToServer>,
+pub(crate) struct Device {
+    pub(crate) name: &'static str,
+    pub(crate) user: UserId,
+    pub(crate) number: u8,
+    pub(crate) role: Role,
+    pub(crate) session: Option<SessionKey>,
+    pub(crate) opened: bool,
+    /// The session that the one that opens takes over.
+    replaced: Option<SessionKey>,
+    pub(crate) outbox: Vec<Item>,
+    pub(crate) held: HashMap<ConversationId, Held>,
+    pub(crate) to_server: VecDeque<ToServer>,
     requests: HashMap<RequestId, Asked>,
     last_request: u64,
     granted: Credit,
@@ -117,7 +119,7 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
 }
 
 impl Device {
-    pub fn new(world: &World, name: &'static str, number: u8, role: Role) -> Self {
+    pub(crate) fn new(world: &World, name: &'static str, number: u8, role: Role) -> Self {
         Self {
             name,
             user: world.user(name),
@@ -125,6 +127,7 @@ impl Device {
             role,
             session: None,
             opened: false,
+            replaced: None,
             outbox: Vec::new(),
             held: HashMap::new(),
             to_server: VecDeque::new(),
@@ -143,14 +146,15 @@ impl Device {
     // Connection.
 
     /// A new connection, which takes an old one over.
-    pub fn connect(&mut self, world: &mut World, window: Credit) {
+    pub(crate) fn connect(&mut self, world: &mut World, window: Credit) {
+        self.replaced = self.session.filter(|_| self.opened);
         self.lose_connection();
         self.granted = window;
         let identity = world.identity(self.name, self.number, self.role);
         self.session = Some(world.open(identity, window));
     }
 
-    pub fn disconnect(&mut self, world: &mut World) {
+    pub(crate) fn disconnect(&mut self, world: &mut World) {
         if let Some(session) = self.session {
             self.lose_connection();
             world.close(session);
@@ -158,7 +162,7 @@ impl Device {
     }
 
     /// The connection is gone; the store and the outbox stay.
-    pub fn lose_connection(&mut self) {
+    pub(crate) fn lose_connection(&mut self) {
         self.session = None;
         self.opened = false;
         self.to_server.clear();
@@ -174,13 +178,13 @@ impl Device {
     }
 
     /// The store is gone too.
-    pub fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         self.held.clear();
         self.token = None;
     }
 
     /// A new id, of the server's time as this device knows it.
-    pub fn mint(&mut self, world: &World, random: [u8; 10]) -> ClientMessageId {
+    pub(crate) fn mint(&mut self, world: &World, random: [u8; 10]) -> ClientMessageId {
         let (server_ms, mono_ms) = self.clock;
         let at = (server_ms + world.now.mono_ms - mono_ms).max(self.last_minted_ms + 1);
         self.last_minted_ms = at;
@@ -197,7 +201,7 @@ impl Device {
 
     // What it does.
 
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         if self.opened && self.syncing.is_none() {
             self.needs_sync = false;
             let reset = self.token.is_none();
@@ -206,11 +210,11 @@ impl Device {
         }
     }
 
-    pub fn needs_sync(&self) -> bool {
+    pub(crate) fn needs_sync(&self) -> bool {
         self.opened && (self.needs_sync || self.syncing.is_some())
     }
 
-    pub fn retry_sync(&mut self) {
+    pub(crate) fn retry_sync(&mut self) {
         if self.needs_sync {
             self.syncing = None;
             self.sync();
@@ -218,7 +222,7 @@ impl Device {
     }
 
     /// Sends what waits, in order; `after` links a send to the one before that is unanswered.
-    pub fn flush(&mut self, book: &mut Book, count: usize) {
+    pub(crate) fn flush(&mut self, book: &mut Book, count: usize) {
         if !self.opened {
             return;
         }
@@ -251,7 +255,7 @@ impl Device {
         }
     }
 
-    pub fn resume(&mut self, conversations: &[ConversationId]) {
+    pub(crate) fn resume(&mut self, conversations: &[ConversationId]) {
         let mut cursors = Vec::new();
         for id in conversations {
             if let Some(held) = self.held.get_mut(id)
@@ -269,20 +273,20 @@ impl Device {
         }
     }
 
-    pub fn wanted(&self) -> Vec<ConversationId> {
+    pub(crate) fn wanted(&self) -> Vec<ConversationId> {
         let wanted = self.held.iter().filter(|(_, held)| held.subscribed == Subscribed::Wanted);
         let mut wanted: Vec<_> = wanted.map(|(id, _)| *id).collect();
         wanted.sort();
         wanted
     }
 
-    pub fn known(&self) -> Vec<ConversationId> {
+    pub(crate) fn known(&self) -> Vec<ConversationId> {
         let mut known: Vec<_> = self.held.keys().copied().collect();
         known.sort();
         known
     }
 
-    pub fn ack(&mut self, conversation: ConversationId) {
+    pub(crate) fn ack(&mut self, conversation: ConversationId) {
         if let Some(held) = self.held.get_mut(&conversation)
             && self.opened
             && held.subscribed == Subscribed::Yes
@@ -294,7 +298,7 @@ impl Device {
     }
 
     /// Received + a window.
-    pub fn grant(&mut self, window: Credit) {
+    pub(crate) fn grant(&mut self, window: Credit) {
         if self.opened {
             self.granted.entries = self.granted.entries.max(self.received.entries + window.entries);
             self.granted.bytes = self.granted.bytes.max(self.received.bytes + window.bytes);
@@ -302,13 +306,13 @@ impl Device {
         }
     }
 
-    pub fn read_history(&mut self, history: History, t: u64) {
+    pub(crate) fn read_history(&mut self, history: History, t: u64) {
         if self.opened && self.requests.len() < 60 {
             self.ask(Asked::History(history, t), Request::History(history));
         }
     }
 
-    pub fn look_around(&mut self, conversation: ConversationId) {
+    pub(crate) fn look_around(&mut self, conversation: ConversationId) {
         if self.opened && self.requests.len() < 60 {
             self.ask(Asked::Other, super::requests::members(conversation));
             self.ask(Asked::Other, Request::ListConversations { page: bytes::Bytes::new() });
@@ -316,15 +320,19 @@ impl Device {
     }
 
     /// Nothing is left to do.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.outbox.is_empty() && self.wanted().is_empty() && self.to_server.is_empty() && !self.needs_sync()
     }
 
     // What it hears.
 
-    pub fn on_out(&mut self, out: Out, world: &mut World, book: &mut Book) {
+    pub(crate) fn on_out(&mut self, out: Out, world: &mut World, book: &mut Book) {
         match out {
             Out::Opened(_) => {
+                if let Some(old) = self.replaced.take() {
+                    assert!(!world.is_open(old), "two sessions of one device and role");
+                    book.saw("take-over");
+                }
                 self.opened = true;
                 self.clock = (world.shard.hlc(world.now).unix_ms(), world.now.mono_ms);
                 self.needs_sync = true;
@@ -334,7 +342,6 @@ impl Device {
                 assert!(code.retryable(), "refused for good: {code:?}");
                 self.lose_connection();
             }
-            Out::End(ErrorCode::TakenOver) => self.lose_connection(),
             Out::End(code) => panic!("{} {}: the session ended: {code:?}", self.name, self.number),
             Out::Frame(frame) => self.on_frame(frame, world, book),
         }
@@ -344,7 +351,9 @@ impl Device {
         match frame {
             ServerFrame::Deliver { conversation, entry } => self.on_entry(conversation, &entry, world, book),
             ServerFrame::Sent(sent) => {
-                let Some(Asked::Item(id)) = self.requests.remove(&sent.request_id) else { panic!("{sent:?}") };
+                let Some(Asked::Item(id)) = self.requests.remove(&sent.request_id) else {
+                    panic!("{sent:?}")
+                };
                 let session = self.session.expect("a session");
                 book.on_sent(world, self.user, id, &sent, session);
                 self.outbox.retain(|item| item.id != id);
@@ -365,11 +374,15 @@ impl Device {
                 self.requests.remove(&request_id).expect("a request");
                 self.on_sync(token, reset, &conversations, next_page, book);
             }
-            ServerFrame::Changed(state) => self.want(&state),
-            ServerFrame::CaughtUp { conversation, head, .. } => {
+            ServerFrame::Changed(state) => {
+                book.saw("changed");
+                self.want(&state);
+            }
+            ServerFrame::CaughtUp { conversation, head, chain } => {
                 let held = self.held.get_mut(&conversation).expect("resumed");
                 held.caught_up = true;
                 assert_eq!(held.cursor.seq, head, "{} {}: caught up", self.name, self.number);
+                assert!(chain.is_none_or(|chain| chain == held.cursor.chain));
                 self.keep_token();
             }
             ServerFrame::Skipped { conversation, from, to, chain } => {
@@ -381,6 +394,7 @@ impl Device {
                 }
             }
             ServerFrame::EpochChanged { conversation, first_seq, chain, epoch } => {
+                book.saw("fork");
                 assert!(book.rollbacks > 0, "a fork, but the log never went back");
                 self.drop_from(conversation, first_seq, book);
                 let held = self.held.get_mut(&conversation).expect("resumed");
@@ -403,6 +417,7 @@ impl Device {
     }
 
     fn on_refused(&mut self, request_id: RequestId, code: ErrorCode, book: &mut Book) {
+        book.saw(code.name());
         match self.requests.remove(&request_id).expect("a request") {
             Asked::Item(id) if code.retryable() => {
                 let item = self.outbox.iter_mut().find(|item| item.id == id).expect("an item");
@@ -418,10 +433,11 @@ impl Device {
     }
 
     fn on_stopped(&mut self, id: ConversationId, code: ErrorCode, book: &mut Book) {
+        book.saw("delivery stopped");
+        // Told before, by the answer to another resume.
+        let Some(held) = self.held.get_mut(&id) else { return };
         match code {
-            ErrorCode::Busy | ErrorCode::ReadFailed => {
-                self.held.get_mut(&id).expect("held").subscribed = Subscribed::Wanted;
-            }
+            ErrorCode::Busy | ErrorCode::ReadFailed => held.subscribed = Subscribed::Wanted,
             ErrorCode::NotFound => {
                 assert!(book.rollbacks > 0, "a conversation is gone, but the log never went back");
                 self.drop_from(id, 1, book);
@@ -453,9 +469,10 @@ impl Device {
         reset: bool,
         conversations: &[ConversationState],
         next_page: bytes::Bytes,
-        book: &Book,
+        book: &mut Book,
     ) {
         let Some(syncing) = &mut self.syncing else { return };
+        book.saw(if reset && self.token.is_some() { "reset" } else { "sync" });
         assert!(!reset || self.token.is_none() || book.rollbacks > 0, "reset, but the log never went back");
         syncing.reset |= reset;
         syncing.token.get_or_insert(token);
@@ -537,7 +554,7 @@ impl Device {
     }
 }
 
-pub fn header_of(entry: &Entry) -> Option<EntryHeader> {
+pub(crate) fn header_of(entry: &Entry) -> Option<EntryHeader> {
     match &entry.form {
         EntryForm::Full { header, .. } | EntryForm::Erased { header, .. } => {
             Some(EntryHeader::parse(header).expect("a header"))

@@ -17,26 +17,26 @@ use talaria_protocol::{
 use super::world::{BEGIN_MS, Out, World};
 
 /// More than any test uses.
-pub const PLENTY: Credit = Credit { entries: 1_000_000, bytes: 1 << 40 };
+pub(crate) const PLENTY: Credit = Credit { entries: 1_000_000, bytes: 1 << 40 };
 
 /// The `number`-th id of the second in which the world begins.
-pub fn id(number: u64) -> ClientMessageId {
+pub(crate) fn id(number: u64) -> ClientMessageId {
     id_at(BEGIN_MS + number, 0)
 }
 
-pub fn id_at(unix_ms: u64, random: u8) -> ClientMessageId {
+pub(crate) fn id_at(unix_ms: u64, random: u8) -> ClientMessageId {
     ClientMessageId::from_parts(unix_ms, [random; 10])
 }
 
-pub fn text(text: &str) -> Bytes {
+pub(crate) fn text(text: &str) -> Bytes {
     Content::text(text).encode()
 }
 
-pub fn send(conversation: ConversationId, number: u64, said: &str) -> Request {
+pub(crate) fn send(conversation: ConversationId, number: u64, said: &str) -> Request {
     send_after(conversation, id(number), None, said)
 }
 
-pub fn send_after(
+pub(crate) fn send_after(
     conversation: ConversationId,
     client_message_id: ClientMessageId,
     after: Option<ClientMessageId>,
@@ -47,15 +47,15 @@ pub fn send_after(
     Request::Send(Send { conversation, client_message_id, content, after, seen: 0, urgency, expires_ms: 0 })
 }
 
-pub fn subject(name: &str) -> UserRef {
+pub(crate) fn subject(name: &str) -> UserRef {
     UserRef::Subject(name.to_owned())
 }
 
-pub fn direct_with(name: &str, number: u64) -> Request {
+pub(crate) fn direct_with(name: &str, number: u64) -> Request {
     Request::DirectWith { user: subject(name), client_message_id: id(number) }
 }
 
-pub fn create_group(number: u64, members: &[&str]) -> Request {
+pub(crate) fn create_group(number: u64, members: &[&str]) -> Request {
     let members = members.iter().map(|name| subject(name)).collect();
     Request::CreateGroup { client_message_id: id(number), title: "a group".to_owned(), members }
 }
@@ -65,31 +65,36 @@ fn change(conversation: ConversationId, number: u64, names: &[&str]) -> ChangeMe
     ChangeMembers { client_message_id: id(number), conversation, users }
 }
 
-pub fn add(conversation: ConversationId, number: u64, names: &[&str]) -> Request {
+pub(crate) fn add(conversation: ConversationId, number: u64, names: &[&str]) -> Request {
     Request::AddMembers(change(conversation, number, names))
 }
 
-pub fn remove(conversation: ConversationId, number: u64, names: &[&str]) -> Request {
+pub(crate) fn remove(conversation: ConversationId, number: u64, names: &[&str]) -> Request {
     Request::RemoveMembers(change(conversation, number, names))
 }
 
-pub fn leave(conversation: ConversationId, number: u64) -> Request {
+pub(crate) fn leave(conversation: ConversationId, number: u64) -> Request {
     Request::Leave { client_message_id: id(number), conversation }
 }
 
-pub fn history(conversation: ConversationId, from: u64, direction: Direction, entries_max: usize) -> Request {
+pub(crate) fn history(
+    conversation: ConversationId,
+    from: u64,
+    direction: Direction,
+    entries_max: usize,
+) -> Request {
     Request::History(History { conversation, from, direction, entries_max })
 }
 
-pub fn members(conversation: ConversationId) -> Request {
+pub(crate) fn members(conversation: ConversationId) -> Request {
     Request::ListMembers { conversation, page: Bytes::new() }
 }
 
-pub fn sync(token: Option<SyncToken>) -> Request {
+pub(crate) fn sync(token: Option<SyncToken>) -> Request {
     Request::Sync { token, page: Bytes::new() }
 }
 
-pub fn code(frame: &ServerFrame) -> Option<ErrorCode> {
+pub(crate) fn code(frame: &ServerFrame) -> Option<ErrorCode> {
     match frame {
         ServerFrame::Error { code, .. } => ErrorCode::from_wire(*code),
         _ => None,
@@ -99,11 +104,11 @@ pub fn code(frame: &ServerFrame) -> Option<ErrorCode> {
 /// What directed tests do with a world.
 impl World {
     /// An open session of the user's device 1.
-    pub fn session(&mut self, name: &str) -> SessionKey {
+    pub(crate) fn session(&mut self, name: &str) -> SessionKey {
         self.session_of(name, 1, PLENTY)
     }
 
-    pub fn session_of(&mut self, name: &str, device: u8, credit: Credit) -> SessionKey {
+    pub(crate) fn session_of(&mut self, name: &str, device: u8, credit: Credit) -> SessionKey {
         let identity = self.identity(name, device, Role::Main);
         let session = self.open(identity, credit);
         self.settle();
@@ -113,7 +118,7 @@ impl World {
     }
 
     /// Asks without waiting. Ids are `1_000_000 +` the number of requests so far.
-    pub fn begin(&mut self, session: SessionKey, request: Request) -> RequestId {
+    pub(crate) fn begin(&mut self, session: SessionKey, request: Request) -> RequestId {
         self.asked += 1;
         let request_id = RequestId::new(1_000_000 + self.asked).expect("not 0");
         self.request(session, request_id, request);
@@ -121,7 +126,7 @@ impl World {
     }
 
     /// The answer, if it has come; other frames stay.
-    pub fn reply(&mut self, session: SessionKey, request_id: RequestId) -> Option<ServerFrame> {
+    pub(crate) fn reply(&mut self, session: SessionKey, request_id: RequestId) -> Option<ServerFrame> {
         let out = self.take_out(session);
         let mut reply = None;
         for one in out {
@@ -134,17 +139,23 @@ impl World {
     }
 
     /// Asks and waits for the answer.
-    pub fn ask(&mut self, session: SessionKey, request: Request) -> ServerFrame {
+    pub(crate) fn ask(&mut self, session: SessionKey, request: Request) -> ServerFrame {
         let request_id = self.begin(session, request);
         self.settle();
         self.reply(session, request_id).expect("an answer")
     }
 
-    pub fn ask_code(&mut self, session: SessionKey, request: Request) -> Option<ErrorCode> {
+    pub(crate) fn ask_code(&mut self, session: SessionKey, request: Request) -> Option<ErrorCode> {
         code(&self.ask(session, request))
     }
 
-    pub fn sent(&mut self, session: SessionKey, request: Request) -> Sent {
+    /// Of what is answered at once.
+    pub(crate) fn ask_code_now(&mut self, session: SessionKey, request: Request) -> Option<ErrorCode> {
+        let request_id = self.begin(session, request);
+        code(&self.reply(session, request_id).expect("an answer at once"))
+    }
+
+    pub(crate) fn sent(&mut self, session: SessionKey, request: Request) -> Sent {
         match self.ask(session, request) {
             ServerFrame::Sent(sent) => sent,
             other => panic!("not sent: {other:?}"),
@@ -152,7 +163,7 @@ impl World {
     }
 
     /// The seq of the entry that a change made, and whether it is an old one.
-    pub fn changed(&mut self, session: SessionKey, request: Request) -> (ConversationId, u64, bool) {
+    pub(crate) fn changed(&mut self, session: SessionKey, request: Request) -> (ConversationId, u64, bool) {
         match self.ask(session, request) {
             ServerFrame::ConversationResult { conversation, seq, duplicate, .. } => {
                 (conversation.conversation, seq, duplicate)
@@ -161,7 +172,7 @@ impl World {
         }
     }
 
-    pub fn page_of(&mut self, session: SessionKey, request: Request) -> HistoryPage {
+    pub(crate) fn page_of(&mut self, session: SessionKey, request: Request) -> HistoryPage {
         match self.ask(session, request) {
             ServerFrame::HistoryPage(page) => page,
             other => panic!("no page: {other:?}"),
@@ -169,34 +180,34 @@ impl World {
     }
 
     /// A direct conversation between two users, of one entry.
-    pub fn direct_of(&mut self, session: SessionKey, other: &str) -> ConversationId {
+    pub(crate) fn direct_of(&mut self, session: SessionKey, other: &str) -> ConversationId {
         let (conversation, seq, _) = self.changed(session, direct_with(other, 1));
         assert_eq!(seq, 1);
         conversation
     }
 
-    pub fn resume(&mut self, session: SessionKey, conversation: ConversationId, cursor: Cursor) {
+    pub(crate) fn resume(&mut self, session: SessionKey, conversation: ConversationId, cursor: Cursor) {
         self.handle(Input::Resume { session, cursors: vec![(conversation, cursor)] });
     }
 
     /// The cursor of one who holds everything up to `seq`.
-    pub fn cursor_at(&self, conversation: ConversationId, seq: u64) -> Cursor {
+    pub(crate) fn cursor_at(&self, conversation: ConversationId, seq: u64) -> Cursor {
         let Some(stored) = self.stored(conversation, seq) else { return Cursor::START };
         let header = talaria_protocol::entry::EntryHeader::parse(&stored.header).expect("a header");
         Cursor { epoch: header.epoch, seq, chain: stored.chain }
     }
 
-    pub fn ack(&mut self, session: SessionKey, conversation: ConversationId, up_to: u64) {
+    pub(crate) fn ack(&mut self, session: SessionKey, conversation: ConversationId, up_to: u64) {
         self.handle(Input::Ack { session, conversation, up_to });
     }
 
     /// All that has come, in short.
-    pub fn heard(&mut self, session: SessionKey) -> Vec<String> {
+    pub(crate) fn heard(&mut self, session: SessionKey) -> Vec<String> {
         self.take_out(session).iter().map(in_short).collect()
     }
 
     /// The id of a user.
-    pub fn id_of(&self, name: &str) -> UserRef {
+    pub(crate) fn id_of(&self, name: &str) -> UserRef {
         let user: UserId = self.user(name);
         UserRef::Id(user)
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use talaria_core::log::{StoredBody, StoredEntry};
-use talaria_log::{CommitLog, Family, Scan, View, commit_log::Visit, keys::ConversationKey};
+use talaria_log::{CommitLog, Family, Scan, commit_log::Visit, keys::ConversationKey};
 use talaria_protocol::{
     chain::{Chain, Leaf},
     entry::{EntryHeader, EntryKind},
@@ -19,24 +19,24 @@ use talaria_protocol::{
 use super::world::World;
 
 /// An entry, and who may see it.
-pub struct TrueEntry {
-    pub stored: StoredEntry,
-    pub header: EntryHeader,
-    pub content: bytes::Bytes,
-    pub leaf: Leaf,
-    pub seen_by: BTreeSet<UserId>,
+pub(crate) struct TrueEntry {
+    pub(crate) stored: StoredEntry,
+    pub(crate) header: EntryHeader,
+    pub(crate) content: bytes::Bytes,
+    pub(crate) leaf: Leaf,
+    pub(crate) seen_by: BTreeSet<UserId>,
 }
 
 /// A conversation.
-pub struct Truth {
-    pub conversation: ConversationId,
-    pub entries: Vec<TrueEntry>,
+pub(crate) struct Truth {
+    pub(crate) conversation: ConversationId,
+    pub(crate) entries: Vec<TrueEntry>,
     /// Role, and the entry that added them.
-    pub members: BTreeMap<UserId, (MemberRole, u64)>,
+    pub(crate) members: BTreeMap<UserId, (MemberRole, u64)>,
 }
 
 /// All conversations of the log.
-pub fn conversations(world: &World) -> Vec<ConversationId> {
+pub(crate) fn conversations(world: &World) -> Vec<ConversationId> {
     let mut found = Vec::new();
     let view = world.log.inner().view();
     let scanned = view.scan(Family::Conversations, &Scan::all(), &mut |key, _| {
@@ -48,7 +48,7 @@ pub fn conversations(world: &World) -> Vec<ConversationId> {
 }
 
 impl Truth {
-    pub fn of(world: &World, conversation: ConversationId) -> Self {
+    pub(crate) fn of(world: &World, conversation: ConversationId) -> Self {
         let mut truth = Self { conversation, entries: Vec::new(), members: BTreeMap::new() };
         let (mut chain, mut last_epoch, mut last_hlc, mut ordinal) = (Chain::ZERO, 0, Hlc(0), 0);
         let mut ids = HashSet::new();
@@ -76,7 +76,9 @@ impl Truth {
         let before: BTreeSet<UserId> = self.members.keys().copied().collect();
         match Content::parse(&content).expect("a content").body {
             Body::Membership(membership) => self.follow(&membership, &header),
-            Body::Text(_) => assert!(self.members.contains_key(&header.sender), "said by one who is not in it"),
+            Body::Text(_) => {
+                assert!(self.members.contains_key(&header.sender), "said by one who is not in it");
+            }
             other => panic!("{other:?}"),
         }
         let seen_by = before.into_iter().chain(self.members.keys().copied()).collect();
@@ -124,27 +126,27 @@ impl Truth {
         assert!(!owner_left || self.members.is_empty() || group_has_owner, "a group without an owner");
     }
 
-    pub fn sees(&self, user: UserId, seq: u64) -> bool {
+    pub(crate) fn sees(&self, user: UserId, seq: u64) -> bool {
         self.at(seq).is_some_and(|entry| entry.seen_by.contains(&user))
     }
 
-    pub fn at(&self, seq: u64) -> Option<&TrueEntry> {
+    pub(crate) fn at(&self, seq: u64) -> Option<&TrueEntry> {
         self.entries.get(usize::try_from(seq.checked_sub(1)?).ok()?)
     }
 
     /// The last seq that a user may know of; 0: none.
-    pub fn head(&self, user: UserId) -> u64 {
+    pub(crate) fn head(&self, user: UserId) -> u64 {
         let last = self.entries.iter().rev().find(|entry| entry.seen_by.contains(&user));
         last.map_or(0, |entry| entry.stored.seq)
     }
 
     /// The first one; 0: none.
-    pub fn first(&self, user: UserId) -> u64 {
+    pub(crate) fn first(&self, user: UserId) -> u64 {
         let first = self.entries.iter().find(|entry| entry.seen_by.contains(&user));
         first.map_or(0, |entry| entry.stored.seq)
     }
 
-    pub fn find(&self, user: UserId, id: ClientMessageId) -> Option<&TrueEntry> {
+    pub(crate) fn find(&self, user: UserId, id: ClientMessageId) -> Option<&TrueEntry> {
         let is = |entry: &&TrueEntry| entry.header.sender == user && entry.header.client_message_id == id;
         self.entries.iter().find(is)
     }

@@ -22,11 +22,11 @@ use talaria_protocol::{
 };
 
 /// When the world begins, ms since 1970.
-pub const BEGIN_MS: u64 = 1_800_000_000_000;
+pub(crate) const BEGIN_MS: u64 = 1_800_000_000_000;
 
 /// What reaches a client.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Out {
+pub(crate) enum Out {
     Opened(u32),
     Refused(ErrorCode),
     Frame(ServerFrame),
@@ -51,15 +51,15 @@ struct Watched {
 }
 
 /// See the module.
-pub struct World {
-    pub shard: Shard,
-    pub log: FaultyLog<MemoryLog>,
-    pub info: LogInfo,
-    pub now: Now,
+pub(crate) struct World {
+    pub(crate) shard: Shard,
+    pub(crate) log: FaultyLog<MemoryLog>,
+    pub(crate) info: LogInfo,
+    pub(crate) now: Now,
     /// Of the shards that follow a crash.
-    pub conversations_loaded_max: usize,
+    pub(crate) conversations_loaded_max: usize,
     /// Where the clock of the node is off, ms.
-    pub skew_ms: i64,
+    pub(crate) skew_ms: i64,
     group: GroupCommit,
     ops: VecDeque<(OpId, LogOp)>,
     ended: VecDeque<(OpId, Outcome)>,
@@ -69,10 +69,10 @@ pub struct World {
     delivered: HashMap<(ConversationId, UserId, DeviceId), u64>,
     last_session: u64,
     last_boot: u8,
-    /// Replies so far.
-    pub replies: u64,
+    /// Reads that were answered so far.
+    pub(crate) reads_done: u64,
     /// Requests of directed tests so far.
-    pub asked: u64,
+    pub(crate) asked: u64,
 }
 
 fn open(log: &FaultyLog<MemoryLog>, boot: u8, now_ms: u64) -> LogInfo {
@@ -87,7 +87,7 @@ impl Default for World {
 }
 
 impl World {
-    pub fn new(conversations_loaded_max: usize) -> Self {
+    pub(crate) fn new(conversations_loaded_max: usize) -> Self {
         let now = Now { mono_ms: 0, unix_ms: BEGIN_MS };
         let log = FaultyLog::new(MemoryLog::new());
         let info = open(&log, 1, now.unix_ms);
@@ -108,13 +108,13 @@ impl World {
             delivered: HashMap::new(),
             last_session: 0,
             last_boot: 1,
-            replies: 0,
+            reads_done: 0,
             asked: 0,
         }
     }
 
     /// The node dies and comes back over what `log` has; sessions and all that was under way are gone.
-    pub fn restart_over(&mut self, log: MemoryLog) {
+    pub(crate) fn restart_over(&mut self, log: MemoryLog) {
         self.tick(1_500);
         self.last_boot += 1;
         self.log = FaultyLog::new(log);
@@ -133,13 +133,13 @@ impl World {
     }
 
     /// The same over all that was committed.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let log = self.log.inner().reopen();
         self.restart_over(log);
     }
 
     /// Time goes on; the timer fires when it is due.
-    pub fn tick(&mut self, ms: u64) {
+    pub(crate) fn tick(&mut self, ms: u64) {
         self.now.mono_ms += ms;
         self.now.unix_ms = (BEGIN_MS + self.now.mono_ms).saturating_add_signed(self.skew_ms);
         if self.shard.poll_timeout().is_some_and(|due| due <= self.now.mono_ms) {
@@ -147,15 +147,15 @@ impl World {
         }
     }
 
-    pub fn user(&self, name: &str) -> UserId {
+    pub(crate) fn user(&self, name: &str) -> UserId {
         self.info.id_key.user("", name)
     }
 
-    pub fn direct(&self, a: &str, b: &str) -> ConversationId {
+    pub(crate) fn direct(&self, a: &str, b: &str) -> ConversationId {
         self.info.id_key.direct(self.user(a), self.user(b))
     }
 
-    pub fn identity(&self, name: &str, device: u8, role: Role) -> Identity {
+    pub(crate) fn identity(&self, name: &str, device: u8, role: Role) -> Identity {
         Identity {
             tenant: String::new(),
             subject: name.to_owned(),
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    pub fn open(&mut self, identity: Identity, credit: Credit) -> SessionKey {
+    pub(crate) fn open(&mut self, identity: Identity, credit: Credit) -> SessionKey {
         self.last_session += 1;
         let session = SessionKey(self.last_session);
         self.watched.insert(session, Watched { granted: credit, ..Watched::default() });
@@ -174,20 +174,20 @@ impl World {
         session
     }
 
-    pub fn close(&mut self, session: SessionKey) {
+    pub(crate) fn close(&mut self, session: SessionKey) {
         self.watched.remove(&session);
         self.out.remove(&session);
         self.handle(Input::Close { session });
     }
 
-    pub fn request(&mut self, session: SessionKey, request_id: RequestId, request: Request) {
+    pub(crate) fn request(&mut self, session: SessionKey, request_id: RequestId, request: Request) {
         if let Some(watched) = self.watched.get_mut(&session) {
             assert!(watched.asked.insert(request_id), "a test reused {request_id:?}");
         }
         self.handle(Input::Request { session, request_id, request });
     }
 
-    pub fn credit(&mut self, session: SessionKey, credit: Credit) {
+    pub(crate) fn credit(&mut self, session: SessionKey, credit: Credit) {
         if let Some(watched) = self.watched.get_mut(&session) {
             watched.granted.entries = watched.granted.entries.max(credit.entries);
             watched.granted.bytes = watched.granted.bytes.max(credit.bytes);
@@ -195,7 +195,7 @@ impl World {
         self.handle(Input::Credit { session, credit });
     }
 
-    pub fn handle(&mut self, input: Input) {
+    pub(crate) fn handle(&mut self, input: Input) {
         self.shard.handle(self.now, input);
         while let Some(effect) = self.shard.poll_effect() {
             self.perform(effect);
@@ -206,7 +206,10 @@ impl World {
         match effect {
             Effect::Log { op, what } => {
                 self.ops.push_back((op, what));
-                assert!(self.ops.len() + self.ended.len() <= LOG_OPS_IN_FLIGHT_MAX, "log ops beyond the bound");
+                assert!(
+                    self.ops.len() + self.ended.len() <= LOG_OPS_IN_FLIGHT_MAX,
+                    "log ops beyond the bound"
+                );
             }
             Effect::Read { read, what } => {
                 self.reads.push(PendingRead { read, op: what, answer: None });
@@ -225,7 +228,6 @@ impl World {
                 assert_eq!(frame.request_id(), Some(request_id));
                 let watched = self.watched.get_mut(&session).expect("an answer to a session that is gone");
                 assert!(watched.asked.remove(&request_id), "{request_id:?} answered twice");
-                self.replies += 1;
                 self.check_reply(session, &frame, cost);
                 self.push(session, Out::Frame(frame));
             }
@@ -258,15 +260,6 @@ impl World {
         );
     }
 
-    /// What was granted to a session and not used.
-    pub fn credit_left(&self, session: SessionKey) -> Credit {
-        let watched = &self.watched[&session];
-        Credit {
-            entries: watched.granted.entries - watched.sent.entries,
-            bytes: watched.granted.bytes - watched.sent.bytes,
-        }
-    }
-
     fn check_reply(&mut self, session: SessionKey, frame: &ServerFrame, cost: Credit) {
         match frame {
             ServerFrame::HistoryPage(page) => {
@@ -275,7 +268,10 @@ impl World {
                 self.charge(session, cost);
             }
             ServerFrame::ConversationResult { conversation, seq, .. } if *seq > 0 => {
-                assert!(self.stored(conversation.conversation, *seq).is_some(), "acknowledged before the log");
+                assert!(
+                    self.stored(conversation.conversation, *seq).is_some(),
+                    "acknowledged before the log"
+                );
             }
             _ => assert_eq!(cost, Credit::default()),
         }
@@ -302,12 +298,17 @@ impl World {
     }
 
     /// What the log has.
-    pub fn stored(&self, conversation: ConversationId, seq: u64) -> Option<StoredEntry> {
+    pub(crate) fn stored(&self, conversation: ConversationId, seq: u64) -> Option<StoredEntry> {
         self.page(conversation, seq, 1).pop().filter(|entry| entry.seq == seq)
     }
 
     /// What the log has, from `from` on.
-    pub fn page(&self, conversation: ConversationId, from: u64, entries_max: usize) -> Vec<StoredEntry> {
+    pub(crate) fn page(
+        &self,
+        conversation: ConversationId,
+        from: u64,
+        entries_max: usize,
+    ) -> Vec<StoredEntry> {
         let query = PageQuery {
             conversation,
             from,
@@ -323,20 +324,20 @@ impl World {
 
     // The log and its readers.
 
-    pub fn ops_waiting(&self) -> usize {
+    pub(crate) fn ops_waiting(&self) -> usize {
         self.ops.len()
     }
 
-    pub fn ops_ended(&self) -> usize {
+    pub(crate) fn ops_ended(&self) -> usize {
         self.ended.len()
     }
 
-    pub fn reads_waiting(&self) -> usize {
+    pub(crate) fn reads_waiting(&self) -> usize {
         self.reads.len()
     }
 
     /// The log writer takes up to `count` operations in one commit.
-    pub fn commit(&mut self, count: usize) {
+    pub(crate) fn commit(&mut self, count: usize) {
         let mut ids = Vec::new();
         let mut cursors = Vec::new();
         while ids.len() < count
@@ -362,15 +363,20 @@ impl World {
         assert!(self.stored(write.conversation, write.seq).is_some(), "a cursor beyond the head");
     }
 
+    /// The log takes no commits until the next restart.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.group.failure().is_some()
+    }
+
     /// The shard hears of the oldest ended operation.
-    pub fn complete_op(&mut self) {
+    pub(crate) fn complete_op(&mut self) {
         if let Some((op, outcome)) = self.ended.pop_front() {
             self.handle(Input::Durable { op, outcome });
         }
     }
 
     /// A reader reads.
-    pub fn execute_read(&mut self, index: usize) {
+    pub(crate) fn execute_read(&mut self, index: usize) {
         if let Some(pending) = self.reads.get_mut(index)
             && pending.answer.is_none()
         {
@@ -379,24 +385,25 @@ impl World {
     }
 
     /// A reader fails.
-    pub fn fail_read(&mut self, index: usize) {
+    pub(crate) fn fail_read(&mut self, index: usize) {
         if let Some(pending) = self.reads.get_mut(index) {
             pending.answer = Some(ReadAnswer::Failed);
         }
     }
 
     /// The shard hears of a read, which is executed now unless it was before.
-    pub fn complete_read(&mut self, index: usize) {
+    pub(crate) fn complete_read(&mut self, index: usize) {
         if index < self.reads.len() {
             self.execute_read(index);
             let pending = self.reads.swap_remove(index);
             let answer = pending.answer.expect("it was executed");
+            self.reads_done += 1;
             self.handle(Input::Read { read: pending.read, answer });
         }
     }
 
     /// Everything under way goes on to its end.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut rounds = 0;
         loop {
             self.commit(usize::MAX);
@@ -414,29 +421,40 @@ impl World {
         }
     }
 
+    /// All reads go on to their end, the log does not.
+    pub(crate) fn settle_reads(&mut self) {
+        while self.reads_waiting() > 0 {
+            self.complete_read(0);
+        }
+    }
+
     // Sessions.
 
     /// The next that has reached a client.
-    pub fn poll_out(&mut self, session: SessionKey) -> Option<Out> {
+    pub(crate) fn poll_out(&mut self, session: SessionKey) -> Option<Out> {
         self.out.get_mut(&session)?.pop_front()
     }
 
     /// All of it.
-    pub fn take_out(&mut self, session: SessionKey) -> Vec<Out> {
+    pub(crate) fn take_out(&mut self, session: SessionKey) -> Vec<Out> {
         self.out.get_mut(&session).map(std::mem::take).unwrap_or_default().into()
     }
 
     /// For one who looked for something else.
-    pub fn put_back(&mut self, session: SessionKey, out: Out) {
+    pub(crate) fn put_back(&mut self, session: SessionKey, out: Out) {
         self.out.entry(session).or_default().push_back(out);
     }
 
-    pub fn is_open(&self, session: SessionKey) -> bool {
+    pub(crate) fn is_open(&self, session: SessionKey) -> bool {
         self.watched.get(&session).is_some_and(|watched| watched.open)
     }
 
-    /// Nothing waits anywhere, and every request of every session was answered.
-    pub fn assert_at_rest(&self) {
+    /// After all went on to its end, cursors too, nothing waits anywhere, and every request of every session was
+    /// answered.
+    pub(crate) fn assert_at_rest(&mut self) {
+        self.settle();
+        self.tick(200);
+        self.settle();
         assert_eq!(self.shard.queues(), Queues::default());
         assert!(self.ops.is_empty() && self.ended.is_empty() && self.reads.is_empty());
         for (session, watched) in &self.watched {

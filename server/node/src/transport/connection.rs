@@ -275,10 +275,15 @@ impl Connection {
     }
 
     /// When the session has something to do by the clock. A peer that we do not read is not silent: while much waits
-    /// to be written, only [`Self::check_stall`] judges it.
+    /// to be written, only [`Self::check_stall`] judges it. Its token's time runs all the same.
     fn session_due(&self) -> Option<u64> {
-        let judged = self.ending == Ending::No && self.unwritten() < TRANSMIT_BYTES_HIGH;
-        if judged { self.driver.poll_timeout() } else { None }
+        if self.ending != Ending::No {
+            None
+        } else if self.unwritten() < TRANSMIT_BYTES_HIGH {
+            self.driver.poll_timeout()
+        } else {
+            self.driver.token_expires()
+        }
     }
 
     fn stall_time(&self) -> std::time::Duration {
