@@ -13,9 +13,9 @@ pub const PARKED_MAX: usize = 256;
 /// Entries of a conversation kept in memory for those who lag a little. Full: the oldest goes.
 pub const TAIL_ENTRIES_MAX: usize = 64;
 /// Content bytes likewise.
-pub const TAIL_BYTES_MAX: usize = 256 * 1024;
+pub const TAIL_BYTES_MAX: usize = 128 * 1024;
 /// Conversations in memory. Full: one at rest (nothing pending, no reader) is unloaded; else `Busy`.
-pub const CONVERSATIONS_LOADED_MAX: usize = 100_000;
+pub const CONVERSATIONS_LOADED_MAX: usize = 20_000;
 /// Client message ids that a conversation remembers in memory, per user.
 pub const RECENT_IDS_MAX: usize = 128;
 /// Sessions of a shard, those that are opening included. Full: refused, `Busy`.
@@ -28,8 +28,13 @@ pub const CURSOR_DELAY_MS_MAX: u64 = 100;
 pub const CURSORS_PER_OP_MAX: usize = 1024;
 /// What a busy answer asks a client to wait.
 pub const BUSY_RETRY_AFTER_MS: u32 = 200;
+/// Rows of a group: members, and all who were once, since they may still read their part. Full: `GroupFull`.
+pub const GROUP_ROWS_MAX: usize = 5_000;
+/// Times that one user can join a group. Full: `GroupFull`.
+pub const SPANS_PER_MEMBER_MAX: usize = 64;
 
 const _: () = {
+    assert!(GROUP_ROWS_MAX > talaria_protocol::limits::GROUP_MEMBERS_MAX);
     assert!(LOG_OPS_RESERVED < LOG_OPS_IN_FLIGHT_MAX);
     assert!(TAIL_BYTES_MAX > talaria_protocol::limits::ENTRY_BYTES_MAX);
 };

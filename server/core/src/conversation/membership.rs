@@ -14,7 +14,10 @@ use talaria_protocol::{
 };
 
 use super::{Refusal, Sender};
-use crate::log::{Heads, MemberRow, Span};
+use crate::{
+    limits::{GROUP_ROWS_MAX, SPANS_PER_MEMBER_MAX},
+    log::{Heads, MemberRow, Span},
+};
 
 type Rows = BTreeMap<UserId, MemberRow>;
 
@@ -87,6 +90,13 @@ pub(super) fn add(
             let from = if heads.history_open { heads.first_seq } else { seq };
             change.add(rows, peer, MemberRole::Member, from);
         }
+    }
+    let new = change.rows.iter().filter(|(user, _)| !rows.contains_key(user)).count();
+    let comes_and_goes = change.rows.iter().any(|(_, row)| row.spans.len() > SPANS_PER_MEMBER_MAX);
+    if rows.len() + new > GROUP_ROWS_MAX || comes_and_goes {
+        let message =
+            "the group has had as many members, or one of these has joined as often, as a group can keep";
+        return Err(Refusal::new(ErrorCode::GroupFull, message));
     }
     let present = rows.values().filter(|row| row.is_member()).count();
     if present + change.rows.len() > GROUP_MEMBERS_MAX { Err(group_full()) } else { Ok(change) }
@@ -231,6 +241,26 @@ mod tests {
                 "{by}"
             );
         }
+    }
+
+    #[test]
+    fn neither_members_who_were_nor_comings_and_goings_grow_without_end() {
+        let mut rows = rows();
+        let spans = |count| vec![Span { from: 1, to: Some(2) }; count];
+        for (count, code) in
+            [(SPANS_PER_MEMBER_MAX - 1, None), (SPANS_PER_MEMBER_MAX, Some(ErrorCode::GroupFull))]
+        {
+            let row = MemberRow { role: Member, subject: "former".to_owned(), spans: spans(count) };
+            rows.insert(user("former"), row);
+            let added = add(&group(), &rows, &sender("owner"), &[sender("former").peer], 21);
+            assert_eq!(added.err().map(|refusal| refusal.code), code, "{count}");
+        }
+        for n in rows.len()..GROUP_ROWS_MAX {
+            let gone = MemberRow { role: Member, subject: String::new(), spans: spans(1) };
+            rows.insert(user(&format!("gone {n}")), gone);
+        }
+        let added = add(&group(), &rows, &sender("owner"), &[sender("new").peer], 21);
+        assert_eq!(added.err().map(|refusal| refusal.code), Some(ErrorCode::GroupFull));
     }
 
     #[test]
