@@ -26,6 +26,8 @@ pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 20_000;
 pub const CURSOR_DELAY_MS_MAX: u64 = 100;
 /// Cursors in one log operation.
 pub const CURSORS_PER_OP_MAX: usize = 1024;
+/// What an answer that the log could not be read asks a client to wait.
+pub const READ_FAILED_RETRY_AFTER_MS: u32 = 2_000;
 /// What a busy answer asks a client to wait.
 pub const BUSY_RETRY_AFTER_MS: u32 = 200;
 /// Rows of a group: members, and all who were once, since they may still read their part. Full: `GroupFull`.
@@ -35,6 +37,8 @@ pub const SPANS_PER_MEMBER_MAX: usize = 64;
 
 const _: () = {
     assert!(GROUP_ROWS_MAX > talaria_protocol::limits::GROUP_MEMBERS_MAX);
+    // What cannot be unloaded leaves room to load.
+    assert!(CONVERSATIONS_LOADED_MAX > 2 * (READS_IN_FLIGHT_MAX + LOG_OPS_IN_FLIGHT_MAX));
     assert!(LOG_OPS_RESERVED < LOG_OPS_IN_FLIGHT_MAX);
     assert!(TAIL_BYTES_MAX > talaria_protocol::limits::ENTRY_BYTES_MAX);
 };

@@ -158,6 +158,15 @@ impl Refusal {
         Self { code: ErrorCode::Busy, message, retry_after_ms: crate::limits::BUSY_RETRY_AFTER_MS }
     }
 
+    /// The log could not be read: it will hardly be any better in a moment.
+    pub const fn read_failed() -> Self {
+        Self {
+            code: ErrorCode::ReadFailed,
+            message: "the log could not be read",
+            retry_after_ms: crate::limits::READ_FAILED_RETRY_AFTER_MS,
+        }
+    }
+
     /// The same for what does not exist and what one may not know of ([ERR-4]).
     pub const fn not_found() -> Self {
         Self::new(ErrorCode::NotFound, "no such conversation for this user")

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use talaria_protocol::{
-    error_code::ErrorCode,
     ids::{ConversationId, UserId},
     message::{ConversationState, Cursor, PageToken, Peer, RequestId, client::History, server::ServerFrame},
 };
@@ -102,7 +101,7 @@ impl Shard {
     pub(super) fn on_loaded(&mut self, id: ConversationId, found: Option<Option<Stored>>) {
         let Some(Slot::Loading(parked)) = self.slots.remove(&id) else { return };
         let Some(stored) = found else {
-            let refusal = Refusal::new(ErrorCode::ReadFailed, "the log could not be read");
+            let refusal = Refusal::read_failed();
             for (session, ask) in parked {
                 self.refuse_ask(session, id, &ask, &refusal);
                 self.pump(session);
@@ -152,12 +151,7 @@ impl Shard {
             conversation.on_dedup_failed();
             let refused = parked.pop_front();
             if let Some((session, ask)) = refused {
-                self.refuse_ask(
-                    session,
-                    id,
-                    &ask,
-                    &Refusal::new(ErrorCode::ReadFailed, "the log could not be read"),
-                );
+                self.refuse_ask(session, id, &ask, &Refusal::read_failed());
             }
         }
         self.run_parked(id);
@@ -268,7 +262,11 @@ impl Shard {
             }
             let Some(oldest) = self.loaded.pop_front() else { return true };
             match self.slots.get(&oldest) {
-                Some(Slot::Ready(conversation, parked)) if conversation.is_at_rest() && parked.is_empty() => {
+                Some(Slot::Ready(conversation, parked))
+                    if conversation.is_at_rest()
+                        && parked.is_empty()
+                        && !self.under_way.readers.contains_key(&oldest) =>
+                {
                     self.slots.remove(&oldest);
                 }
                 Some(_) => self.loaded.push_back(oldest),

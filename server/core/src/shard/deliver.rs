@@ -4,7 +4,6 @@
 use talaria_protocol::{
     chain::Chain,
     entry::{EntryHeader, EntryKind},
-    error_code::ErrorCode,
     ids::{ConversationId, UserId},
     limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX},
     message::{
@@ -189,7 +188,7 @@ impl Shard {
                 return;
             }
         } else {
-            let refusal = Refusal::new(ErrorCode::ReadFailed, "the log could not be read");
+            let refusal = Refusal::read_failed();
             self.stop_delivery(key, id, &refusal);
         }
         if let Some(session) = self.directory.sessions.get_mut(&key)

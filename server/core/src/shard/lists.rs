@@ -126,11 +126,7 @@ impl Shard {
         answer: ReadAnswer,
     ) {
         let ReadAnswer::Page { chain_before, entries } = answer else {
-            return self.refuse(
-                key,
-                request_id,
-                &Refusal::new(ErrorCode::ReadFailed, "the log could not be read"),
-            );
+            return self.refuse(key, request_id, &Refusal::read_failed());
         };
         let Some(session) = self.directory.sessions.get_mut(&key) else { return };
         let (chain_before, stored) = within(what, chain_before, &entries);
@@ -273,11 +269,7 @@ impl Shard {
         answer: ReadAnswer,
     ) {
         let ReadAnswer::UserConversations { commit, rows, next } = answer else {
-            return self.refuse(
-                session,
-                request_id,
-                &Refusal::new(ErrorCode::ReadFailed, "the log could not be read"),
-            );
+            return self.refuse(session, request_id, &Refusal::read_failed());
         };
         let conversations: Vec<ConversationState> = rows.into_iter().map(state_of_row).collect();
         let frame = match what {

@@ -100,11 +100,24 @@ enum ReadTarget {
     List(SessionKey, RequestId, lists::ListRead),
 }
 
+impl ReadTarget {
+    /// The conversation that its answer will need. It stays in memory until then: a read whose conversation has to be
+    /// loaded again, which drives out another, might never come to an end.
+    fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Resume(_, id, ..) | Self::CatchUp(_, id) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 /// What is under way to the log and from it, within its bounds.
 #[derive(Debug, Default)]
 struct UnderWay {
     ops: HashMap<OpId, OpTarget>,
     reads: HashMap<ReadId, ReadTarget>,
+    /// How many of the reads will need a conversation.
+    readers: HashMap<ConversationId, usize>,
     op_bytes: usize,
     last_id: u64,
 }
@@ -122,6 +135,26 @@ impl UnderWay {
 
     fn can_read(&self) -> bool {
         self.reads.len() < READS_IN_FLIGHT_MAX
+    }
+
+    fn begin_read(&mut self, read: ReadId, target: ReadTarget) {
+        if let Some(id) = target.conversation() {
+            *self.readers.entry(id).or_default() += 1;
+        }
+        self.reads.insert(read, target);
+    }
+
+    fn end_read(&mut self, read: ReadId) -> Option<ReadTarget> {
+        let target = self.reads.remove(&read)?;
+        if let Some(id) = target.conversation()
+            && let Some(readers) = self.readers.get_mut(&id)
+        {
+            *readers -= 1;
+            if *readers == 0 {
+                self.readers.remove(&id);
+            }
+        }
+        Some(target)
     }
 
     fn next_id(&mut self) -> u64 {
@@ -266,7 +299,7 @@ impl Shard {
 
     fn read(&mut self, what: ReadOp, target: ReadTarget) {
         let read = ReadId(self.under_way.next_id());
-        self.under_way.reads.insert(read, target);
+        self.under_way.begin_read(read, target);
         self.effects.push_back(Effect::Read { read, what });
     }
 

@@ -89,8 +89,7 @@ impl Shard {
     /// What the log knows of the user whose first session is opening; `None`: it could not be read.
     pub(super) fn on_user_read(&mut self, user: UserId, found: Option<(Option<UserRow>, Option<DeviceRow>)>) {
         let Some((row, device)) = found else {
-            return self
-                .refuse_first(user, &Refusal::new(ErrorCode::ReadFailed, "the log could not be read"));
+            return self.refuse_first(user, &Refusal::read_failed());
         };
         if let Some(device) = device {
             return self.admit_first(user, device.number);

@@ -157,11 +157,7 @@ impl Shard {
         let Some(mut resolving) = self.resolving.remove(&(session, request_id)) else { return };
         let Some(asking) = self.directory.sessions.get(&session) else { return };
         let Some(row) = found else {
-            return self.refuse(
-                session,
-                request_id,
-                &Refusal::new(ErrorCode::ReadFailed, "the log could not be read"),
-            );
+            return self.refuse(session, request_id, &Refusal::read_failed());
         };
         match (row, resolving.todo.pop()) {
             (Some(row), Some(UserRef::Id(user))) if row.tenant == asking.identity.tenant => {

@@ -122,7 +122,7 @@ impl Shard {
         }
         let user = state.identity.user;
         let ReadAnswer::ResumePoint { at, delivered } = *answer else {
-            let refusal = Refusal::new(ErrorCode::ReadFailed, "the log could not be read");
+            let refusal = Refusal::read_failed();
             return self.stop_delivery(session, id, &refusal);
         };
         let Some(conversation) = self.ready(id) else {

@@ -54,7 +54,7 @@ impl Shard {
 
     /// A read has ended.
     pub(super) fn on_read(&mut self, read: ReadId, answer: ReadAnswer) {
-        match (self.under_way.reads.remove(&read), answer) {
+        match (self.under_way.end_read(read), answer) {
             (Some(ReadTarget::Load(id)), ReadAnswer::Conversation(found)) => self.on_loaded(id, Some(found)),
             (Some(ReadTarget::Load(id)), _) => self.on_loaded(id, None),
             (Some(ReadTarget::Dedup(id, user, asked)), ReadAnswer::Dedup { highest, found }) => {

@@ -175,6 +175,11 @@ fn resuming_again_begins_anew() {
     world.complete_read(0);
     world.settle();
     assert_eq!(world.heard(ben), ["5", "caught up 5"]);
+    world.resume(ben, conversation, Cursor::START);
+    world.resume(ben, conversation, cursor);
+    world.complete_read(0);
+    world.settle();
+    assert_eq!(world.heard(ben), ["5", "caught up 5"]);
     // While a page is read for the one before.
     for number in 6..80 {
         world.begin(ada, send(conversation, number, "x"));
@@ -399,12 +404,13 @@ fn an_acknowledgement_of_what_is_not_delivered_is_ignored() {
     world.sent(ada, send(conversation, 4, "x"));
     world.ack(ben, conversation, 3);
     assert!(world.is_open(ben), "hinted at since");
+    world.sent(ada, send(conversation, 5, "x"));
     let cursor = world.cursor_at(conversation, 2);
     world.resume(ben, conversation, cursor);
     world.ack(ben, conversation, 3);
     assert!(world.is_open(ben), "sent before it stopped");
     world.settle();
-    assert_eq!(world.heard(ben), ["changed 4", "3", "4", "caught up 4"]);
+    assert_eq!(world.heard(ben), ["changed 4", "3", "4", "5", "caught up 5"]);
 }
 
 fn delivered(world: &World, conversation: ConversationId, name: &str) -> Option<u64> {
@@ -546,4 +552,48 @@ fn a_failed_read_stops_one_delivery_and_says_so() {
     world.settle();
     assert_eq!(world.heard(ben), ["ReadFailed"]);
     world.assert_at_rest();
+}
+
+/// What one who waited sets off may take the conversation out of memory again, before the next who waited.
+#[test]
+fn a_conversation_that_leaves_while_it_is_asked_is_loaded_again() {
+    let mut world = World::new(1);
+    let ada = world.session("ada");
+    let groups = [1, 2, 3].map(|number| world.changed(ada, create_group(number, &["ben"])).0);
+    let ben = world.session_of("ben", 1, NONE);
+    assert_eq!(resumed(&mut world, ben, groups[0], 0), Vec::<String>::new());
+    for group in &groups[1..] {
+        assert_eq!(resumed(&mut world, ben, *group, 1), Vec::<String>::new(), "the first is before them");
+    }
+    world.credit(ben, PLENTY);
+    let load = talaria_core::log::ReadOp::Conversation(groups[1]);
+    while !world.waits_for(&load) {
+        assert!(world.reads_waiting() > 0, "it has to be loaded again");
+        world.complete_read(0);
+    }
+    world.take_out(ada);
+    world.resume(ada, groups[1], Cursor::START);
+    let asked = world.begin(ada, members(groups[1]));
+    world.settle();
+    assert!(matches!(world.reply(ada, asked), Some(ServerFrame::MemberList { .. })));
+    assert_eq!(world.heard(ada), ["1", "caught up 1"]);
+    assert_eq!(world.heard(ben), ["1", "caught up 1", "caught up 1", "caught up 1"]);
+    world.assert_at_rest();
+}
+
+#[test]
+fn two_that_resume_do_not_drive_each_other_out_of_memory() {
+    let mut world = World::new(1);
+    let ada = world.session("ada");
+    let groups = [1, 2].map(|number| world.changed(ada, create_group(number, &[])).0);
+    world.take_out(ada);
+    for group in groups {
+        world.resume(ada, group, Cursor::START);
+        while world.waits_for(&talaria_core::log::ReadOp::Conversation(group)) {
+            world.complete_read(0);
+        }
+    }
+    world.settle();
+    assert_eq!(world.heard(ada), ["Busy", "1", "caught up 1"]);
+    assert_eq!(resumed(&mut world, ada, groups[1], 0), ["1", "caught up 1"]);
 }

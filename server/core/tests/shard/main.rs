@@ -5,6 +5,7 @@
 mod support;
 
 mod bounds;
+mod conversation;
 mod delivery;
 mod groups;
 mod random;

@@ -73,7 +73,7 @@ fn a_retry_joins_a_pending_send() {
     let first = world.begin(ada, send(conversation, 3, "hello"));
     let second = world.begin(ada, send(conversation, 3, "hello"));
     let third = world.begin(ada, send(conversation, 3, "something else"));
-    assert_eq!(world.ops_waiting(), 1);
+    assert_eq!((world.ops_waiting(), world.reads_waiting()), (1, 0));
     world.settle();
     let sent = |frame: Option<ServerFrame>| match frame {
         Some(ServerFrame::Sent(sent)) => (sent.seq, sent.duplicate),
@@ -143,7 +143,13 @@ fn ids_beyond_what_memory_keeps_are_found_in_the_log() {
     assert_eq!((sent.seq, sent.duplicate), (202, false));
     let again = world.sent(ada, send(conversation, 11, "odd"));
     assert_eq!((again.seq, again.duplicate), (202, true));
-    assert_eq!(head(&world, conversation), 202);
+    // Also when memory keeps it no more.
+    for number in 0..200 {
+        world.sent(ada, send(conversation, 1_000 + number, "x"));
+    }
+    let again = world.sent(ada, send(conversation, 11, "odd"));
+    assert_eq!((again.seq, again.duplicate), (202, true));
+    assert_eq!(head(&world, conversation), 402);
 }
 
 /// What the log says of an id that was pending when it was asked is out of date when it comes.

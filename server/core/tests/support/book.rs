@@ -14,7 +14,7 @@ use talaria_protocol::{
     error_code::ErrorCode,
     ids::{ClientMessageId, ConversationId, UserId},
     message::{
-        Direction,
+        Direction, Role,
         client::{History, Request},
         server::{HistoryPage, Sent},
     },
@@ -29,7 +29,7 @@ use super::{
 #[derive(Debug)]
 struct Op {
     /// Of the device that made it.
-    device: u8,
+    device: (u8, Role),
     request: Request,
     conversation: Option<ConversationId>,
     invoked: Option<u64>,
@@ -86,7 +86,7 @@ impl Book {
         self.ops.get_mut(&(user, id)).expect("an op that was made")
     }
 
-    pub(super) fn made(&mut self, user: UserId, device: u8, id: ClientMessageId, request: &Request) {
+    pub(super) fn made(&mut self, user: UserId, device: (u8, Role), id: ClientMessageId, request: &Request) {
         let conversation = match request {
             Request::Send(send) => Some(send.conversation),
             Request::AddMembers(change) | Request::RemoveMembers(change) => Some(change.conversation),
@@ -242,7 +242,7 @@ impl Book {
     pub(crate) fn lost_of(
         &self,
         user: UserId,
-        device: u8,
+        device: (u8, Role),
         conversation: ConversationId,
     ) -> Vec<(ClientMessageId, Request)> {
         let of_it =

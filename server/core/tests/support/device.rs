@@ -456,7 +456,7 @@ impl Device {
         let held = self.held.get_mut(&id).expect("held");
         held.entries.split_off(&first_seq);
         held.acked = held.acked.min(first_seq - 1);
-        for (id, request) in book.lost_of(self.user, self.number, id) {
+        for (id, request) in book.lost_of(self.user, (self.number, self.role), id) {
             if !self.outbox.iter().any(|item| item.id == id) {
                 self.outbox.push(Item { id, request, in_flight: None });
             }
@@ -474,7 +474,9 @@ impl Device {
         let Some(syncing) = &mut self.syncing else { return };
         book.saw(if reset && self.token.is_some() { "reset" } else { "sync" });
         assert!(!reset || self.token.is_none() || book.rollbacks > 0, "reset, but the log never went back");
-        syncing.reset |= reset;
+        // Opened again, the log may have gone back behind the token and its list ([DLV-79]).
+        let reopened = self.token.is_some_and(|kept| kept.boot_id != token.boot_id);
+        syncing.reset |= reset || reopened;
         syncing.token.get_or_insert(token);
         syncing.listed.extend(conversations.iter().map(|state| (state.conversation, state.head)));
         syncing.complete = next_page.is_empty();

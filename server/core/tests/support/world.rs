@@ -336,6 +336,11 @@ impl World {
         self.reads.len()
     }
 
+    /// The shard waits for this read.
+    pub(crate) fn waits_for(&self, op: &ReadOp) -> bool {
+        self.reads.iter().any(|pending| pending.op == *op)
+    }
+
     /// The log writer takes up to `count` operations in one commit.
     pub(crate) fn commit(&mut self, count: usize) {
         let mut ids = Vec::new();
