@@ -1,6 +1,6 @@
 //! `cargo xtask packages`: what the build needs beyond the Rust toolchain, found by looking for the thing itself.
 //! RocksDB's build needs a C++ compiler, and libclang with clang's headers for its bindings. On Debian and its kin
-//! the missing is installed when that needs no password; else this prints the line to run. Elsewhere it prints what
+//! the missing is installed (python3, for the example client's tests, too) when that needs no password; else this prints the line to run. Elsewhere it prints what
 //! is needed and lets the build go on, because the things may well be where it did not look.
 
 use std::{
@@ -28,10 +28,11 @@ struct Need {
     is_present: fn() -> bool,
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need { package: "g++", what: "a C++ compiler", is_present: has_cxx },
     Need { package: "clang", what: "clang, for its headers", is_present: || on_path("clang") },
     Need { package: "libclang-dev", what: "libclang", is_present: has_libclang },
+    Need { package: "python3", what: "Python 3, for the example client", is_present: || on_path("python3") },
 ];
 
 /// `cargo xtask packages`
