@@ -1,7 +1,8 @@
-//! `cargo xtask packages`: what the build needs beyond the Rust toolchain, found by looking for the thing itself.
-//! RocksDB's build needs a C++ compiler, and libclang with clang's headers for its bindings. On Debian and its kin
-//! the missing is installed (python3, for the example client's tests, too) when that needs no password; else this prints the line to run. Elsewhere it prints what
-//! is needed and lets the build go on, because the things may well be where it did not look.
+//! `cargo xtask packages`: what build and tests need beyond the Rust toolchain, found by looking for the thing itself.
+//! RocksDB's build needs a C++ compiler, and libclang with clang's headers for its bindings; the example client's
+//! tests need Python. On Debian and its kin the missing is installed when that needs no password; else this prints
+//! the line to run. Elsewhere it prints what is needed and lets the build go on, because the things may well be where
+//! it did not look.
 
 use std::{
     env, fs,
