@@ -295,7 +295,11 @@ impl Shard {
 /// Their client may know already, from a list that was read from the log before its word came here.
 fn is_held_back(conversation: &Conversation, parked: &Parked, user: Option<UserId>, ask: &Ask) -> bool {
     match ask {
-        Ask::Append { .. } => !parked.is_empty(),
+        // Who has nothing to do with the conversation is answered as if there were none, and as fast ([ERR-4]).
+        Ask::Append { request, .. } => {
+            let involved = |user| conversation.member(user).is_some() || conversation.is_joining(user);
+            !parked.is_empty() && (request.kind.creates() || user.is_some_and(involved))
+        }
         Ask::History { .. } | Ask::Members { .. } | Ask::Resume(_) => {
             user.is_some_and(|user| conversation.is_joining(user))
         }

@@ -46,16 +46,15 @@ pub(super) fn compare(heads: &Heads, cursor: &Cursor, at: Option<(Chain, u64)>) 
         epoch: if n == 0 { 0 } else { epochs[n - 1].epoch },
     };
     match epochs.iter().rposition(|epoch| epoch.epoch <= cursor.epoch) {
+        // All that the log has began after all that the client knows of.
+        None => Comparison::Fork { first_seq: 1, chain: Chain::ZERO, epoch: 0 },
         // The epoch ended, or the log does, before the cursor.
         Some(n) if epochs.get(n + 1).is_some_and(|next| cursor.seq >= next.first_seq) => begin(n + 1),
         Some(n) if cursor.seq > heads.head => {
             Comparison::Fork { first_seq: heads.head + 1, chain: heads.chain, epoch: epochs[n].epoch }
         }
         // The log has another epoch there: back to where that began, which is at or before the cursor.
-        _ => match epochs.iter().rposition(|epoch| epoch.first_seq <= cursor.seq) {
-            Some(n) => begin(n),
-            None => Comparison::Fork { first_seq: 1, chain: Chain::ZERO, epoch: 0 },
-        },
+        Some(n) => begin(epochs.iter().rposition(|epoch| epoch.first_seq <= cursor.seq).unwrap_or(n)),
     }
 }
 
@@ -285,6 +284,10 @@ mod tests {
             // A seq before that epoch's own beginning: nonsense, but it goes back and ends.
             (200, 3, 50, fork(1, 0, 0)),
             (1, 3, 50, fork(1, 0, 0)),
+            // Before all that the log has: nothing is shared, however far the cursor is.
+            (0, 3, 50, fork(1, 0, 0)),
+            (99, 7, 50, fork(1, 0, 0)),
+            (99, 50, 50, fork(1, 0, 0)),
         ] {
             let cursor = Cursor { epoch, seq, chain: chain(n) };
             assert_eq!(compare(&heads(), &cursor, at(seq)), expected, "epoch {epoch} seq {seq}");
