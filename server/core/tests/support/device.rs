@@ -379,7 +379,11 @@ impl Device {
                 self.want(&state);
             }
             ServerFrame::CaughtUp { conversation, head, chain } => {
-                let held = self.held.get_mut(&conversation).expect("resumed");
+                let held = self.held.entry(conversation).or_default();
+                if book.rollbacks > 0 && held.cursor.seq != head {
+                    // Of a resume before it was told that the conversation is gone.
+                    return;
+                }
                 held.caught_up = true;
                 assert_eq!(held.cursor.seq, head, "{} {}: caught up", self.name, self.number);
                 assert!(chain.is_none_or(|chain| chain == held.cursor.chain));
@@ -512,7 +516,12 @@ impl Device {
     fn on_entry(&mut self, id: ConversationId, entry: &Entry, world: &World, book: &mut Book) {
         self.received.entries += 1;
         self.received.bytes += entry.encoded_len() as u64;
-        let held = self.held.get_mut(&id).expect("only what was resumed is delivered");
+        let Some(held) = self.held.get_mut(&id) else {
+            // Gone, it was told to an earlier resume; a later one found it again.
+            assert!(book.rollbacks > 0, "only what was resumed is delivered");
+            self.held.entry(id).or_default();
+            return;
+        };
         assert!(held.subscribed != Subscribed::No, "not resumed, or stopped");
         let leaf = leaf_of(entry, book);
         let hidden = matches!(entry.form, EntryForm::Hidden { .. });
@@ -521,6 +530,10 @@ impl Device {
             if let Some((known, was_hidden)) = held.entries.get(&entry.seq) {
                 assert_eq!((*known, *was_hidden), (leaf, hidden), "another entry under the same seq");
             }
+            return;
+        }
+        if book.rollbacks > 0 && entry.seq > held.cursor.seq + 1 {
+            // Likewise.
             return;
         }
         assert_eq!(entry.seq, held.cursor.seq + 1, "{} {}: a gap in {id}", self.name, self.number);
