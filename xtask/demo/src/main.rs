@@ -21,7 +21,7 @@ struct Args {
     /// Kills of the node.
     #[arg(long, default_value_t = 5)]
     kills: usize,
-    /// The same seed makes the same trouble.
+    /// Who says what where, and the order of the trouble; when it comes is up to the machine.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Writes all figures there, too.
