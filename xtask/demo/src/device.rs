@@ -7,12 +7,12 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use talaria_client::{
-    Client, ClientConfig, ConversationId, DeviceId, Event, MemoryStore, Outgoing, Shown, Stats, Store,
-    TokenProvider,
+    Client, ClientConfig, Connection, ConversationId, DeviceId, Event, MemoryStore, Outgoing, Shown, Stats,
+    Store, TokenProvider,
 };
 use talaria_protocol::message::content::Content;
 use tokio::{
@@ -149,12 +149,10 @@ impl Device {
         }
     }
 
-    /// Waits until a send of this device is in flight, or the time is over.
-    pub async fn is_speaking(&self, within: Duration) {
-        let until = Instant::now() + within;
-        while Instant::now() < until && !self.stage.history.borrow().is_speaking(self.index) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    /// It is online, and a send of it is in flight.
+    pub fn is_speaking(&self) -> bool {
+        let online = self.client().is_some_and(|client| *client.connection().borrow() == Connection::Online);
+        online && self.stage.history.borrow().is_speaking(self.index)
     }
 
     /// Kills the app and starts it again.

@@ -46,10 +46,10 @@ const HEAL_TIMEOUT: Duration = Duration::from_secs(20);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A kill waits for at least so many sends in flight.
 const IN_FLIGHT_AT_KILL: usize = 8;
-/// Between two troubles of connections and apps.
-const TROUBLE_EVERY: Duration = Duration::from_millis(150);
-/// Trouble waits so long at most for its device to have a send in flight.
-const SPEAKING_WITHIN: Duration = Duration::from_millis(100);
+/// A cut connection or a killed app comes after so many messages.
+const TROUBLE_EVERY: usize = 200;
+/// Or more often, so that a short play has this many.
+const TROUBLES_MIN: usize = 20;
 /// Dialogues that go on in each conversation at once.
 const DIALOGUES_EACH: usize = 3;
 /// A kill comes at a moment of its own within this time, so that it hits the node in whatever it does.
@@ -92,7 +92,7 @@ impl Dice {
 /// # Errors
 /// What kept it from being played; what it found wrong is in the report.
 pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Report> {
-    let mut node = config.node.start("127.0.0.1:0", 0)?;
+    let node = config.node.start("127.0.0.1:0", 0)?;
     let stage = Rc::new(Stage {
         history: RefCell::new(History::default()),
         latency_us: RefCell::new(hdrhistogram::Histogram::new(3)?),
@@ -104,44 +104,18 @@ pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Re
     progress
         .set_style(ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} acknowledged, {elapsed}")?);
     let begun = Instant::now();
-    let mut dialogues = tokio::task::JoinSet::new();
     let plans: Vec<(ConversationId, Vec<usize>)> = scenes
         .iter()
         .map(|scene| (scene.id, scene.members.iter().flatten().map(|device| device.index).collect()))
         .collect();
-    for (n, scene) in scenes.into_iter().enumerate() {
-        for part in 0..DIALOGUES_EACH {
-            let dice =
-                Dice(config.seed.wrapping_mul(1_000_003).wrapping_add((n * DIALOGUES_EACH + part) as u64));
-            dialogues.spawn_local(dialogue(scene.part(part), dice));
-        }
-    }
-    let troubles = tokio::task::spawn_local(trouble(devices.clone(), Dice(config.seed)));
-    let (mut kills, mut kill_dice) = (Vec::new(), Dice(!config.seed));
-    for n in 0..config.kills {
-        let due = config.messages * (n + 1) / (config.kills + 1);
-        if !until(&stage, &progress, |history| {
-            history.acknowledged() >= due && history.in_flight() >= IN_FLIGHT_AT_KILL
-        })
-        .await
-        {
-            break;
-        }
-        progress.set_message(format!("kill {} of {}", n + 1, config.kills));
-        let address = node.address.clone();
-        let delay = Duration::from_micros(kill_dice.roll(KILL_WITHIN_US) as u64);
-        let killed = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(delay);
-            node.kill()
-        });
-        let bytes_lost = killed.await??;
-        let (in_flight, acknowledged) = {
-            let history = stage.history.borrow();
-            (history.in_flight(), history.acknowledged())
-        };
-        kills.push(Kill { in_flight, acknowledged, bytes_lost });
-        node = config.node.start(&address, n as u64 + 1).context("the node after a kill")?;
-    }
+    let mut dialogues = begin(&config, &scenes);
+    let troubles = tokio::task::spawn_local(trouble(
+        Rc::clone(&stage),
+        devices.clone(),
+        Dice(config.seed),
+        config.messages,
+    ));
+    let (kills, node) = kill_repeatedly(&config, node, &stage, &progress).await?;
     progress.set_message("the rest");
     until(&stage, &progress, |history| history.queued_all(config.messages) && history.in_flight() == 0).await;
     dialogues.shutdown().await;
@@ -156,6 +130,52 @@ pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Re
     progress.finish_and_clear();
     let report = judge(&config, &stage, &devices, &plans)?;
     Ok(Report { kills, cuts, app_kills, sdk, seconds, not_shown, ..report })
+}
+
+/// Dialogues in all conversations at once.
+fn begin(config: &PlayConfig, scenes: &[Scene]) -> tokio::task::JoinSet<()> {
+    let mut dialogues = tokio::task::JoinSet::new();
+    for (n, scene) in scenes.iter().enumerate() {
+        for part in 0..DIALOGUES_EACH {
+            let number = (n * DIALOGUES_EACH + part) as u64;
+            let dice = Dice(config.seed.wrapping_mul(1_000_003).wrapping_add(number));
+            dialogues.spawn_local(dialogue(scene.part(part), dice));
+        }
+    }
+    dialogues
+}
+
+/// Kills the node in the middle of sends, and starts it again, as often as asked; less often when something went wrong.
+async fn kill_repeatedly(
+    config: &PlayConfig,
+    mut node: Node,
+    stage: &Stage,
+    progress: &ProgressBar,
+) -> anyhow::Result<(Vec<Kill>, Node)> {
+    let (mut kills, mut dice) = (Vec::new(), Dice(!config.seed));
+    for n in 0..config.kills {
+        let due = config.messages * (n + 1) / (config.kills + 1);
+        let is_time =
+            |history: &History| history.acknowledged() >= due && history.in_flight() >= IN_FLIGHT_AT_KILL;
+        if !until(stage, progress, is_time).await {
+            break;
+        }
+        progress.set_message(format!("kill {} of {}", n + 1, config.kills));
+        let address = node.address.clone();
+        let delay = Duration::from_micros(dice.roll(KILL_WITHIN_US) as u64);
+        let killed = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(delay);
+            node.kill()
+        });
+        let bytes_lost = killed.await??;
+        let (in_flight, acknowledged) = {
+            let history = stage.history.borrow();
+            (history.in_flight(), history.acknowledged())
+        };
+        kills.push(Kill { in_flight, acknowledged, bytes_lost });
+        node = config.node.start(&address, n as u64 + 1).context("the node after a kill")?;
+    }
+    Ok((kills, node))
 }
 
 async fn start_devices(
@@ -227,17 +247,38 @@ async fn dialogue(scene: Scene, mut dice: Dice) {
     }
 }
 
-/// Cuts connections and kills apps, until it is aborted. Returns never; the counts are in the devices' lives.
-async fn trouble(devices: Vec<Rc<Device>>, mut dice: Dice) -> anyhow::Result<()> {
-    loop {
-        tokio::time::sleep(TROUBLE_EVERY).await;
-        let device = &devices[dice.roll(devices.len())];
-        device.is_speaking(SPEAKING_WITHIN).await;
+/// Cuts connections and kills apps, evenly over the play and only where a send is on its way, until it is aborted. What
+/// it did is counted by the devices.
+async fn trouble(
+    stage: Rc<Stage>,
+    devices: Vec<Rc<Device>>,
+    mut dice: Dice,
+    messages: usize,
+) -> anyhow::Result<()> {
+    let every = TROUBLE_EVERY.min(messages / TROUBLES_MIN).max(1);
+    for n in 1.. {
+        let due = every * n;
+        while stage.history.borrow().acknowledged() < due {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let device = speaker(&devices, &mut dice).await;
         if dice.roll(3) == 0 {
             device.restart().await?;
         } else {
             device.cut().await;
         }
+    }
+    Ok(())
+}
+
+/// One of the devices that are online and have a send in flight, as soon as there are any.
+async fn speaker(devices: &[Rc<Device>], dice: &mut Dice) -> Rc<Device> {
+    loop {
+        let speaking: Vec<&Rc<Device>> = devices.iter().filter(|device| device.is_speaking()).collect();
+        if !speaking.is_empty() {
+            return Rc::clone(speaking[dice.roll(speaking.len())]);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -101,7 +101,7 @@ impl Report {
             );
             need(
                 self.sdk.dedup_hits > 0,
-                "inconclusive: no retry hit the dedup index, so that it works was not shown; say more messages",
+                "inconclusive: no retry hit the dedup index, so that it works was not shown",
             );
         }
         failures
