@@ -138,7 +138,12 @@ impl Chat {
                 },
                 event = self.events.next() => match event {
                     Some(event) => self.on_event(event).await,
-                    None => break,
+                    // The client has stopped; why, its state says.
+                    None => {
+                        let state = connection.borrow().clone();
+                        self.on_connection(&state)?;
+                        break;
+                    }
                 },
                 Ok(()) = connection.changed() => {
                     let state = connection.borrow_and_update().clone();
@@ -251,7 +256,8 @@ impl Chat {
             Connection::Backoff { until } => {
                 let wait = until.saturating_duration_since(Instant::now());
                 self.note(&format!(
-                    "offline; next try in {:.1} s, what you send is kept",
+                    "offline{}; next try in {:.1} s, what you send is kept",
+                    self.client.last_failure().map_or_else(String::new, |why| format!(" ({why})")),
                     wait.as_secs_f32()
                 ));
             }

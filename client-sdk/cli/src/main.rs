@@ -7,13 +7,16 @@ mod chat;
 mod command;
 mod names;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
-use talaria_client::{Client, ClientConfig, ConnectError, TokenProvider};
+use talaria_client::{Client, ClientConfig, ConnectError, Connection, StopReason, TokenProvider};
 
 use crate::{args::Args, chat::Chat};
+
+/// How long the first connection may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -40,7 +43,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(name) = &args.server_name {
         config = config.server_name(name);
     }
-    let client = Client::connect(config).await.map_err(advice)?;
+    let client = connect(config).await.map_err(advice)?;
     let mut chat = Chat::new(client.clone(), std::io::stdin().is_terminal());
     let result = match chat.open(&args).await {
         Ok(()) => chat.run(&args).await,
@@ -50,13 +53,44 @@ async fn run(args: Args) -> anyhow::Result<()> {
     result
 }
 
+/// Waits until the client is online, and says at once what keeps it from that.
+async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
+    let client = Client::start(config).await?;
+    let mut connection = client.connection();
+    let late = tokio::time::sleep(CONNECT_WAIT);
+    tokio::pin!(late);
+    let mut said = None;
+    loop {
+        let state = connection.borrow_and_update().clone();
+        match state {
+            Connection::Online => return Ok(client),
+            Connection::AuthRequired => return Err(ConnectError::AuthRequired),
+            Connection::Stopped(reason) => return Err(ConnectError::Stopped(reason)),
+            Connection::Backoff { .. } | Connection::Connecting => {}
+        }
+        let failure = client.last_failure();
+        if failure.is_some() && failure != said {
+            eprintln!("-- not connected yet: {}", failure.as_deref().unwrap_or_default());
+            said = failure;
+        }
+        tokio::select! {
+            changed = connection.changed() => if changed.is_err() {
+                return Err(ConnectError::Stopped(StopReason::ShutDown));
+            },
+            () = &mut late => {
+                return Err(ConnectError::Unreachable(said.unwrap_or_else(|| "it did not answer".to_owned())));
+            }
+        }
+    }
+}
+
 /// What the person at the keyboard can do.
 fn advice(error: ConnectError) -> anyhow::Error {
     let advice = match &error {
         ConnectError::AuthRequired => {
             "get a new token, for example by `talaria token`, and give it with --token"
         }
-        ConnectError::Unreachable => "is the server running, and are --server and --ca those of it?",
+        ConnectError::Unreachable(_) => "is the server running, and are --server and --ca those of it?",
         _ => return error.into(),
     };
     anyhow::Error::from(error).context(advice)

@@ -70,8 +70,17 @@ pub(crate) struct Shared {
     pub(crate) listeners: Listeners,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) me: Mutex<Option<Me>>,
+    /// Why the last attempt to connect failed.
+    pub(crate) last_failure: Mutex<Option<String>>,
     /// History pages that did not fit.
     pub(crate) history_mismatches: AtomicU64,
+}
+
+impl Shared {
+    /// An attempt to connect has failed, or, without a reason, has not.
+    pub(crate) fn on_failure(&self, why: Option<String>) {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
 }
 
 /// One device's client. Cheap to clone; the connection ends when the last clone is dropped, or by
@@ -107,7 +116,9 @@ impl Client {
             Ok(Ok(Connection::Stopped(reason))) => Err(ConnectError::Stopped(reason)),
             Ok(Ok(_)) => Ok(client),
             Ok(Err(_)) => Err(ConnectError::Stopped(StopReason::ShutDown)),
-            Err(_) => Err(ConnectError::Unreachable),
+            Err(_) => Err(ConnectError::Unreachable(
+                client.last_failure().unwrap_or_else(|| "it did not answer in time".to_owned()),
+            )),
         }
     }
 
@@ -129,7 +140,7 @@ impl Client {
     /// while connection.changed().await.is_ok() {
     ///     match &*connection.borrow_and_update() {
     ///         Connection::Online => break,
-    ///         Connection::Backoff { until } => println!("offline; next try in {:?}", until.elapsed()),
+    ///         Connection::Backoff { until } => println!("offline; next try in {:?}", until.duration_since(tokio::time::Instant::now())),
     ///         Connection::AuthRequired => println!("log in, please"),
     ///         other => println!("{other:?}"),
     ///     }
@@ -270,6 +281,12 @@ impl Client {
         let mut stats = *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.chain_mismatches += self.shared.history_mismatches.load(std::sync::atomic::Ordering::Relaxed);
         stats
+    }
+
+    /// Why the last attempt to connect failed, for a log or a person who sets things up: the system's, TLS's or the
+    /// server's words. `None` when it did not fail.
+    pub fn last_failure(&self) -> Option<String> {
+        self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tries to connect now: after a log-in, or when the app knows that the network is back.

@@ -323,10 +323,12 @@ impl Driver {
                 let decoder = FrameDecoder::new(FRAME_BYTES_MAX_BEFORE_WELCOME);
                 self.reader = Some(Reader { half: reader, decoder });
                 self.writer = Some(Writer { half: writer, output: BytesMut::new(), unflushed: false });
+                self.shared.on_failure(None);
                 self.engine.handle_connected(self.now());
             }
             Err(error) => {
                 tracing::debug!(%error, "could not connect");
+                self.shared.on_failure(Some(error.to_string()));
                 self.engine.handle_disconnected(self.now());
             }
         }
@@ -398,6 +400,7 @@ impl Driver {
             Effect::Disconnect(reason) => {
                 if let Some(reason) = reason {
                     tracing::warn!(%reason, "the connection was given up");
+                    self.shared.on_failure(Some(reason.to_string()));
                 }
                 (self.reader, self.writer) = (None, None);
             }

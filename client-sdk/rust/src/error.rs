@@ -47,8 +47,9 @@ pub enum ConnectError {
     #[error("not connected: {0}")]
     Stopped(StopReason),
     /// Not online in time. Try later, or use [`Client::start`](crate::Client::start), which goes on trying.
-    #[error("the server cannot be reached: try again later")]
-    Unreachable,
+    /// Says why the last attempt failed: a wrong address or certificate does not mend itself.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
 }
 
 /// Why a message was not queued. Nothing was sent.

@@ -5,6 +5,10 @@
 //! conversation's hash chain, and tells the app by [`Client::events`]. Networks, servers and apps may die in between:
 //! what was queued goes out, what was missed comes in.
 //!
+//! What outlives the app's process is up to the [`Store`]. The one that comes with this crate, [`MemoryStore`], keeps nothing
+//! beyond it: an app whose outbox and history must survive a restart brings a store of its own, which
+//! [`store_contract`] checks.
+//!
 //! ```
 //! # #[path = "../tests/support/node.rs"] mod node;
 //! # #[tokio::main(flavor = "current_thread")]

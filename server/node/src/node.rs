@@ -50,7 +50,10 @@ pub enum StartError {
     )]
     NoTls,
     /// A port is taken, or an address not ours.
-    #[error("{field} = \"{address}\": {source}; for example: {field} = \"127.0.0.1:{example_port}\"")]
+    #[error(
+        "{field} = \"{address}\": {source}: stop what listens there, or choose another, for example: {field} = \
+         \"127.0.0.1:{example_port}\""
+    )]
     Listen {
         /// Of the configuration.
         field: &'static str,
@@ -102,8 +105,8 @@ impl Node {
     #[allow(clippy::needless_pass_by_value, reason = "the node owns its log")]
     pub fn start(config: Config, log: Arc<dyn CommitLog>) -> Result<NodeHandle, StartError> {
         let Credentials { keyring, tls, ca } = credentials(&config)?;
-        let listener = bind("listen", config.listen, 7443)?;
-        let admin_listener = bind("admin_listen", config.admin_listen, 7480)?;
+        let listener = bind("listen", config.listen, 17443)?;
+        let admin_listener = bind("admin_listen", config.admin_listen, 17480)?;
         let (tcp_addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let log_info = open(&*log)?;

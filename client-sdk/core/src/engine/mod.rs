@@ -132,7 +132,9 @@ pub enum Connection {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
     /// A newer session of this device took over. Two processes share a device id: let one of them end.
-    #[error("another session of this device took over")]
+    #[error(
+        "another session of this device took over: two programs at once need a device id of their own each"
+    )]
     TakenOver,
     /// The user logged out. Start again after a log-in.
     #[error("logged out")]

@@ -61,7 +61,11 @@ fn open_log(config: &Config) -> anyhow::Result<RocksLog> {
         Durability::Os => Durable::Os,
     };
     std::fs::create_dir_all(&config.data_dir).with_context(|| {
-        format!("data_dir = {:?}; for example: data_dir = \"/var/lib/talaria\"", config.data_dir)
+        format!(
+            "data_dir = {:?} cannot be made: give the node's user a directory that it may write, for example: data_dir = \
+             \"/var/lib/talaria\" or --data-dir ./data",
+            config.data_dir
+        )
     })?;
     let path = config.data_dir.join("log");
     let log = RocksLog::open(&path, &Options { durability, ..Options::default() })
