@@ -33,7 +33,9 @@ fn demo(broken: Option<&str>, wrap: WrapStore, seed: u64) -> Report {
         talaria,
         wrap,
     };
-    run_alone(config, ProgressBar::hidden()).unwrap()
+    let report = run_alone(config, ProgressBar::hidden()).unwrap();
+    eprintln!("seed {seed}, broken: {broken:?}\n{report}");
+    report
 }
 
 /// Forgets, or makes up, the last entry that the device holds, each time its app starts.
