@@ -30,7 +30,7 @@ const fn pure(name: &'static str, ours: &'static [&'static str]) -> Rule {
     Rule { name, ours, dev_ours: &[], is_pure: true }
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 14] = [
     pure("talaria-protocol", &[]),
     Rule {
         name: "talaria-core",
@@ -53,6 +53,7 @@ const RULES: [Rule; 12] = [
     rule(
         "talaria-demo",
         &[
+            "talaria-chaos",
             "talaria-client",
             "talaria-core",
             "talaria-log",
@@ -61,6 +62,8 @@ const RULES: [Rule; 12] = [
             "talaria-protocol",
         ],
     ),
+    rule("talaria-bench", &["talaria-chaos", "talaria-client", "talaria-client-core", "talaria-protocol"]),
+    rule("talaria-chaos", &[]),
     rule("talaria-powercut", &[]),
     rule("talaria-powercut-shim", &["talaria-powercut"]),
     rule("xtask", &[]),

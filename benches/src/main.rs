@@ -1,0 +1,3 @@
+//! Load on a running node. Nothing yet.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A proxy that delays, loses, reorders, duplicates and cuts. Nothing yet.
