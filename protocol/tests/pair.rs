@@ -24,7 +24,7 @@ use talaria_protocol::{
         server::{GoAway, Refused, ServerFrame, encode_deliver},
     },
     session::{
-        Millis,
+        Lane, Millis,
         client::{ClientEvent, CloseReason, TooManyRequests},
         server::{Config, ServerEvent, ServerSession},
     },
@@ -426,7 +426,7 @@ fn deliver(pair: &mut Pair, seqs: &mut std::ops::RangeInclusive<u64>) {
         if !pair.server.take_credit(1, entry.encoded_len() as u64) {
             return;
         }
-        pair.server.send_encoded(encode_deliver(CONVERSATION, &entry));
+        pair.server.send_of(CONVERSATION, Lane::Live, encode_deliver(CONVERSATION, &entry));
         seqs.next();
     }
 }

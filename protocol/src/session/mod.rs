@@ -6,11 +6,14 @@
 //! it wants to hold: that bounds what a peer who does not read can cost. Nothing here reads a clock.
 
 pub mod client;
+mod lanes;
 pub mod server;
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+
+pub use self::lanes::Lane;
 
 /// Monotonic time in milliseconds since some start that the driver chose. Says nothing about dates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,7 +14,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Millis, TransmitQueue};
+use super::{Lane, Millis, lanes::Lanes};
 use crate::{
     error_code::ErrorCode,
     frame::FrameError,
@@ -144,7 +144,9 @@ pub struct ServerSession {
     config: Config,
     state: State,
     events: VecDeque<ServerEvent>,
-    transmit: TransmitQueue,
+    lanes: Lanes,
+    /// The last frame, once all others are taken.
+    farewell: Option<Bytes>,
 }
 
 impl ServerSession {
@@ -154,7 +156,8 @@ impl ServerSession {
             config,
             state: State::AwaitingHello { deadline: now.after(config.hello_timeout) },
             events: VecDeque::new(),
-            transmit: TransmitQueue::default(),
+            lanes: Lanes::default(),
+            farewell: None,
         }
     }
 
@@ -181,7 +184,7 @@ impl ServerSession {
     /// The hello was accepted. Ignored when the session has ended meanwhile.
     pub fn handle_welcome(&mut self, now: Millis, welcome: Welcome, token_expires_at: Millis) {
         let State::Authenticating { credit } = self.state else { return };
-        self.transmit.push(ServerFrame::Welcome(Box::new(welcome)).encode());
+        self.lanes.push(Lane::Control, ServerFrame::Welcome(Box::new(welcome)).encode());
         self.state = State::Live(Live {
             last_heard: now,
             token_expires_at,
@@ -194,8 +197,7 @@ impl ServerSession {
     /// The hello was not accepted. Ignored when the session has ended meanwhile.
     pub fn handle_refusal(&mut self, refused: Refused) {
         if matches!(self.state, State::AwaitingHello { .. } | State::Authenticating { .. }) {
-            self.state = State::Ending { code: refused.code };
-            self.transmit.push(ServerFrame::Refused(refused).encode());
+            self.begin_end(refused.code, ServerFrame::Refused(refused).encode());
         }
     }
 
@@ -236,21 +238,31 @@ impl ServerSession {
     pub fn reply(&mut self, frame: ServerFrame) {
         let State::Live(live) = &mut self.state else { return };
         if frame.request_id().and_then(|id| live.in_flight.release(id)) == Some(Wanted::Yes) {
-            self.transmit.push(frame.encode());
+            let lane = if matches!(frame, ServerFrame::HistoryPage(_)) { Lane::Bulk } else { Lane::Control };
+            self.lanes.push(lane, frame.encode());
         }
     }
 
-    /// Sends a frame that answers no request: resume answers, `Changed`, errors without a request id.
+    /// Sends a frame that answers no request. Those that say where a conversation goes on leave in order with its entries.
     pub fn send(&mut self, frame: &ServerFrame) {
         debug_assert!(frame.request_id().is_none(), "an answer goes through reply");
-        self.send_encoded(frame.encode());
+        match frame {
+            ServerFrame::Skipped { conversation, .. }
+            | ServerFrame::Truncated { conversation, .. }
+            | ServerFrame::CaughtUp { conversation, .. } => {
+                self.send_of(*conversation, Lane::Bulk, frame.encode());
+            }
+            _ if self.is_live() => self.lanes.push(Lane::Control, frame.encode()),
+            _ => {}
+        }
     }
 
-    /// Sends a whole frame that was encoded once for many, see
-    /// [`encode_deliver`](crate::message::server::encode_deliver). Take credit for its entry first.
-    pub fn send_encoded(&mut self, frame: Bytes) {
+    /// Sends a whole `Deliver` frame that was encoded once for many, see
+    /// [`encode_deliver`](crate::message::server::encode_deliver). Take credit for its entry first. The entries of a
+    /// conversation leave in their order.
+    pub fn send_of(&mut self, conversation: ConversationId, lane: Lane, frame: Bytes) {
         if self.is_live() {
-            self.transmit.push(frame);
+            self.lanes.push_of(conversation, lane, frame);
         }
     }
 
@@ -264,8 +276,7 @@ impl ServerSession {
     pub fn go_away(&mut self, go_away: GoAway) {
         match self.state {
             State::Live(_) => {
-                self.state = State::Ending { code: go_away.code };
-                self.transmit.push(ServerFrame::GoAway(go_away).encode());
+                self.begin_end(go_away.code, ServerFrame::GoAway(go_away).encode());
             }
             _ => self.handle_refusal(Refused {
                 code: go_away.code,
@@ -312,11 +323,21 @@ impl ServerSession {
         self.events.pop_front()
     }
 
-    /// The next whole frame to write, in order.
+    /// The next whole frame to write where all lanes share one stream of bytes: the most urgent.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        let frame = self.transmit.pop();
+        Lane::ALL.into_iter().find_map(|lane| self.poll_lane(lane))
+    }
+
+    /// The next whole frame of one lane. The last one of a session comes in [`Lane::Control`], once nothing waits in the
+    /// others.
+    pub fn poll_lane(&mut self, lane: Lane) -> Option<Bytes> {
+        let mut frame = self.lanes.pop(lane);
+        if frame.is_none() && lane == Lane::Control && self.lanes.is_empty() {
+            frame = self.farewell.take();
+        }
         if let State::Ending { code } = self.state
-            && self.transmit.frames.is_empty()
+            && self.lanes.is_empty()
+            && self.farewell.is_none()
         {
             self.state = State::Closed { code };
         }
@@ -325,7 +346,13 @@ impl ServerSession {
 
     /// Bytes that [`poll_transmit`](Self::poll_transmit) will give. Read nothing while it is more than you want.
     pub fn transmit_bytes(&self) -> usize {
-        self.transmit.bytes
+        self.lanes.bytes() + self.farewell.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Bytes that [`poll_lane`](Self::poll_lane) will give.
+    pub fn lane_bytes(&self, lane: Lane) -> usize {
+        let farewell = if lane == Lane::Control { self.farewell.as_ref().map_or(0, Bytes::len) } else { 0 };
+        self.lanes.bytes_of(lane) + farewell
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -382,6 +409,11 @@ impl ServerSession {
         self.config.keepalive * KEEPALIVE_MISSED_MAX
     }
 
+    fn begin_end(&mut self, code: u32, farewell: Bytes) {
+        self.state = State::Ending { code };
+        self.farewell = Some(farewell);
+    }
+
     fn violation(&mut self, message: &str) {
         self.end(ErrorCode::ProtocolViolation, message);
     }
@@ -403,7 +435,7 @@ impl ServerSession {
                 self.violation("a request id that is in flight");
             }
             (State::Live(_), Some(_)) => {
-                self.transmit.push(ServerFrame::error(request_id, code, message).encode());
+                self.lanes.push(Lane::Control, ServerFrame::error(request_id, code, message).encode());
             }
             (_, Some(_)) => self.violation("the first frame is no Hello"),
             (_, None) => self.end(code, message),
@@ -457,7 +489,7 @@ impl ServerSession {
         if live.in_flight.0.len() >= self.config.requests_in_flight_max {
             let message = "too many requests wait for their answers";
             let refusal = ServerFrame::error(Some(request_id), ErrorCode::TooManyRequests, message);
-            return self.transmit.push(refusal.encode());
+            return self.lanes.push(Lane::Control, refusal.encode());
         }
         live.in_flight.0.push((request_id, Wanted::Yes));
         self.events.push_back(event);

@@ -6,9 +6,13 @@ use talaria_protocol::{
     error_code::ErrorCode,
     ids::{ConversationId, DeviceId, UserId},
     message::{Credit, Cursor, RequestId, Role, client::Request, server::ServerFrame},
+    session::Lane,
 };
 
-use crate::log::{LogOp, Outcome, ReadAnswer, ReadOp};
+use crate::{
+    log::{LogOp, Outcome, ReadAnswer, ReadOp, Retention},
+    peer::{PeerMessage, ShardId},
+};
 
 /// The time of an input, as the node read it once for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct Identity {
 }
 
 /// What happens to a shard.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Input {
     /// A session has proved who it is. Answered by [`Effect::Opened`] or [`Effect::Refused`].
     Open {
@@ -57,6 +61,14 @@ pub enum Input {
         identity: Identity,
         /// First grant.
         credit: Credit,
+        /// The peer has proved that it is there now: its bytes are no replay of others. Without it the session takes nobody's
+        /// place and shows nobody as present, until [`Input::Confirm`].
+        confirmed: bool,
+    },
+    /// The peer of a session that was opened unconfirmed has proved that it is there now.
+    Confirm {
+        /// Which.
+        session: SessionKey,
     },
     /// A session is gone. Nothing is sent to it any more.
     Close {
@@ -109,12 +121,41 @@ pub enum Input {
         /// With this.
         answer: ReadAnswer,
     },
+    /// Another shard has said something.
+    Peer {
+        /// It.
+        from: ShardId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// An [`Effect::Post`] found its queue full: here it is again. Comes before any other input. Of an answer, never.
+    NotPosted {
+        /// For this shard.
+        to: ShardId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A queue of this shard, which was full, has room again.
+    Room {
+        /// Which.
+        at: ShardId,
+    },
+    /// This shard has lost its state and begun anew. What it was asked will not be answered, what it should have fanned out
+    /// may be missing, and its sessions are gone. Comes before anything that its new incarnation posts.
+    Restarted {
+        /// Which.
+        shard: ShardId,
+        /// Its new one.
+        incarnation: u32,
+    },
+    /// The oldest entries of a conversation may go.
+    Retain(Retention),
     /// The time of [`crate::shard::Shard::poll_timeout`] has come.
     Timeout,
 }
 
 /// What a shard wants done.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Effect {
     /// Commit this. At most [`crate::limits::LOG_OPS_IN_FLIGHT_MAX`] are under way: the log queue holds as many
     /// places for this shard, so that handing over never waits.
@@ -130,6 +171,13 @@ pub enum Effect {
         read: ReadId,
         /// What.
         what: ReadOp,
+    },
+    /// Put this into another shard's mailbox, or say [`Input::NotPosted`].
+    Post {
+        /// That shard's.
+        to: ShardId,
+        /// What.
+        message: PeerMessage,
     },
     /// The session is in the directory: send its Welcome.
     Opened {
@@ -171,6 +219,10 @@ pub enum Effect {
     Deliver {
         /// To this session.
         session: SessionKey,
+        /// Of this conversation, whose entries leave in their order.
+        conversation: ConversationId,
+        /// Live, or read from the log.
+        lane: Lane,
         /// A whole `Deliver` frame, length prefix included.
         frame: Bytes,
         /// What it takes from the session's credit.

@@ -35,6 +35,19 @@ pub const GROUP_ROWS_MAX: usize = 5_000;
 /// Times that one user can join a group. Full: `GroupFull`.
 pub const SPANS_PER_MEMBER_MAX: usize = 64;
 
+/// Shards of a node: a bit for each fits a word.
+pub const SHARDS_MAX: u16 = 64;
+/// Slots of the node's session directory, 8 bytes each, and 4 in each shard.
+pub const SESSION_DIRECTORY_SLOTS: usize = 1 << 18;
+/// Questions of one shard to others under way. Full: what asks is answered `Busy`, a session's catch-up waits.
+pub const PEER_ASKS_IN_FLIGHT_MAX: usize = 4096;
+/// Questions that wait at a shard. Full: the asking shard answers `Busy`.
+pub const PEER_ASKS_QUEUED_MAX: usize = 4096;
+/// Entries of others that wait at a shard. Full: a gap is noted, and told once there is room.
+pub const PEER_FAN_OUTS_QUEUED_MAX: usize = 4096;
+/// News of sessions that wait at a shard. Full: kept, and posted again once there is room.
+pub const PEER_CONTROL_QUEUED_MAX: usize = 4096;
+
 const _: () = {
     assert!(GROUP_ROWS_MAX > talaria_protocol::limits::GROUP_MEMBERS_MAX);
     // What cannot be unloaded leaves room to load.

@@ -76,6 +76,8 @@ pub struct Heads {
     pub chain: Chain,
     /// Oldest seq kept.
     pub first_seq: u64,
+    /// chain(first_seq - 1).
+    pub first_chain: Chain,
     /// Ascending in both numbers, never empty once there is an entry.
     pub epochs: Vec<Epoch>,
     /// Of the last entry.
@@ -147,6 +149,26 @@ pub struct Append {
     pub members: Vec<(UserId, MemberRow)>,
 }
 
+/// A conversation whose oldest entries may go, as a sweep of the log found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Which.
+    pub conversation: ConversationId,
+    /// The oldest entry to keep.
+    pub first_seq: u64,
+    /// chain(first_seq - 1).
+    pub chain_before: Chain,
+}
+
+/// The oldest entries of a conversation go: all below `row.heads.first_seq`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Where.
+    pub conversation: ConversationId,
+    /// To be set. Its `commit` stays that of the last append: a cut is no news.
+    pub row: ConversationRow,
+}
+
 /// A user and, perhaps, a device seen for the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserWrite {
@@ -202,6 +224,8 @@ pub enum LogOp {
     User(UserWrite),
     /// Cursors; may be committed late, and lost with a crash.
     Cursors(Vec<CursorWrite>),
+    /// Old entries go.
+    Cut(Cut),
 }
 
 /// How a commit ended.
@@ -255,6 +279,15 @@ pub enum ReadOp {
         after: Option<ConversationId>,
         /// Only those whose last append has a greater commit number.
         since_commit: u64,
+        /// At most this many.
+        rows_max: usize,
+    },
+    /// Answered by [`ReadAnswer::RecentConversations`].
+    RecentConversations {
+        /// Whose.
+        user: UserId,
+        /// Only those before this one in that order; `None`: from the most recent.
+        before: Option<(Hlc, ConversationId)>,
         /// At most this many.
         rows_max: usize,
     },
@@ -338,6 +371,13 @@ pub enum ReadAnswer {
         rows: Vec<UserConversation>,
         /// There may be more after the last scanned one: go on after this.
         next: Option<ConversationId>,
+    },
+    /// A page of a user's conversations, the one with the most recent entry that the user may know of first.
+    RecentConversations {
+        /// They.
+        rows: Vec<UserConversation>,
+        /// There are more: go on before this.
+        next: Option<(Hlc, ConversationId)>,
     },
     /// A user and its device.
     User {

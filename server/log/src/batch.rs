@@ -62,6 +62,7 @@ pub fn encode_op(op: &LogOp, commit: u64, batch: &mut Batch) {
     match op {
         LogOp::Append(append) => encode_append(append, commit, batch),
         LogOp::User(write) => encode_user(write, batch),
+        LogOp::Cut(_) => {}
         LogOp::Cursors(cursors) => cursors.iter().for_each(|cursor| encode_cursor(cursor, batch)),
     }
 }

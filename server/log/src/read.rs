@@ -43,6 +43,7 @@ pub fn read(log: &dyn CommitLog, op: &ReadOp) -> Result<ReadAnswer, ReadError> {
         ReadOp::UserConversations { user, after, since_commit, rows_max } => {
             read_user_conversations(view, *user, *after, *since_commit, *rows_max)
         }
+        ReadOp::RecentConversations { .. } => Ok(ReadAnswer::Failed),
         ReadOp::User { user, device } => read_user(view, *user, *device),
     }
 }

@@ -94,6 +94,7 @@ pub fn op_bytes(op: &LogOp) -> usize {
     match op {
         LogOp::Append(append) => append_bytes(append),
         LogOp::User(write) => 2 * ROW_BYTES + write.row.subject.len() + write.row.tenant.len(),
+        LogOp::Cut(_) => 2 * ROW_BYTES,
         LogOp::Cursors(cursors) => cursors.len() * ROW_BYTES,
     }
 }

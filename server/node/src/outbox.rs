@@ -7,7 +7,9 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 use bytes::Bytes;
 use talaria_protocol::{
     error_code::ErrorCode,
+    ids::ConversationId,
     message::{Credit, server::ServerFrame},
+    session::Lane,
 };
 use tokio::sync::Notify;
 
@@ -23,7 +25,7 @@ pub(crate) enum SessionEffect {
     /// Another frame.
     Send(ServerFrame),
     /// A whole `Deliver` frame.
-    Deliver { frame: Bytes, cost: Credit },
+    Deliver { conversation: ConversationId, lane: Lane, frame: Bytes, cost: Credit },
     /// Say GoAway.
     End { code: ErrorCode, message: String },
 }

@@ -248,7 +248,7 @@ impl SessionDriver {
             "hello"
         );
         self.stage = Stage::Opening(Box::new(Opening { identity: identity.clone(), expires_ms }));
-        self.input(|session| Input::Open { session, identity, credit: hello.credit });
+        self.input(|session| Input::Open { session, identity, credit: hello.credit, confirmed: true });
     }
 
     fn refuse(&mut self, code: ErrorCode, message: String, retry_after_ms: u32) {
@@ -304,9 +304,9 @@ impl SessionDriver {
                 self.session.reply(frame);
             }
             SessionEffect::Send(frame) => self.session.send(&frame),
-            SessionEffect::Deliver { frame, cost } => {
+            SessionEffect::Deliver { conversation, lane, frame, cost } => {
                 self.take_credit(cost);
-                self.session.send_encoded(frame);
+                self.session.send_of(conversation, lane, frame);
             }
             SessionEffect::End { code, message } => self.session.end(code, message),
         }

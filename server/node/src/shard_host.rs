@@ -181,6 +181,7 @@ impl ShardHost {
                 let handed = self.ports.readers.put(read, what);
                 return (!handed).then_some(Input::Read { read, answer: ReadAnswer::Failed });
             }
+            Effect::Post { to, message } => return Some(Input::NotPosted { to, message }),
             Effect::Opened { session, device_number } => {
                 self.ports.metrics.sessions_opened.increment(1);
                 self.ports.metrics.sessions.set(self.core.borrow().sessions() as f64);
@@ -194,9 +195,9 @@ impl ShardHost {
                 self.put(session, SessionEffect::Reply { frame, cost });
             }
             Effect::Send { session, frame } => self.put(session, SessionEffect::Send(frame)),
-            Effect::Deliver { session, frame, cost } => {
+            Effect::Deliver { session, conversation, lane, frame, cost } => {
                 self.ports.metrics.delivered.increment(1);
-                self.put(session, SessionEffect::Deliver { frame, cost });
+                self.put(session, SessionEffect::Deliver { conversation, lane, frame, cost });
             }
             Effect::End { session, code, message } => {
                 self.ports.metrics.sessions.set(self.core.borrow().sessions() as f64);

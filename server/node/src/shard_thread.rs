@@ -83,7 +83,15 @@ impl ShardThread {
         let (mailbox, clock, metrics) =
             (self.ports.mailbox.clone(), self.ports.clock, self.ports.metrics.clone());
         let id_key = self.log_info.id_key.clone();
-        let config = ShardConfig { log: self.log_info, durability: self.durability, seed: self.salt_seed };
+        let config = ShardConfig {
+            log: self.log_info,
+            durability: self.durability,
+            seed: self.salt_seed,
+            shard: talaria_core::peer::ShardId(0),
+            shards: 1,
+            incarnation: 0,
+            sessions: Arc::default(),
+        };
         let host = ShardHost::new(Shard::new(config, clock.now()), self.ports);
         let admission = Admission::new(self.connections_max, metrics.clone());
         let phase = self.lifecycle.watch();

@@ -20,7 +20,7 @@ use talaria_protocol::{
         server::{GoAway, Refused, ServerFrame, Welcome, encode_deliver},
     },
     session::{
-        Millis,
+        Lane, Millis,
         server::{Config, ServerEvent, ServerSession},
     },
 };
@@ -372,7 +372,7 @@ impl Model {
                     if !session.session.take_credit(1, entry.encoded_len() as u64) {
                         break;
                     }
-                    session.session.send_encoded(encode_deliver(*id, &entry));
+                    session.session.send_of(*id, Lane::Live, encode_deliver(*id, &entry));
                     let sent = session.sent_up_to.entry(*id).or_insert(0);
                     *sent = (*sent).max(*next);
                     *next += 1;

@@ -42,6 +42,7 @@ impl Heads {
             ordinal: 0,
             chain: Chain::ZERO,
             first_seq: 1,
+            first_chain: Chain::ZERO,
             epochs: Vec::new(),
             hlc: Hlc::default(),
             history_open: false,

@@ -10,6 +10,7 @@ use talaria_protocol::{
         Credit, Direction,
         server::{ServerFrame, encode_deliver},
     },
+    session::Lane,
 };
 
 use super::{ReadTarget, Shard, ask::Ask};
@@ -74,7 +75,13 @@ impl Shard {
             let (frame, bytes) = fan_out.encoded(user, session.device_number);
             if let Some(cost) = session.take_credit(*bytes) {
                 advance(session, id, seq);
-                self.effects.push_back(Effect::Deliver { session: key, frame: frame.clone(), cost });
+                self.effects.push_back(Effect::Deliver {
+                    session: key,
+                    conversation: id,
+                    lane: Lane::Live,
+                    frame: frame.clone(),
+                    cost,
+                });
                 return;
             }
         }
@@ -291,7 +298,8 @@ fn step(
     let entry = entry_for(stored, sight(session, row, stored));
     let Some(cost) = session.take_credit(entry.encoded_len() as u64) else { return Step::NoCredit };
     advance(session, id, stored.seq);
-    effects.push_back(Effect::Deliver { session: key, frame: encode_deliver(id, &entry), cost });
+    let frame = encode_deliver(id, &entry);
+    effects.push_back(Effect::Deliver { session: key, conversation: id, lane: Lane::Bulk, frame, cost });
     Step::Sent
 }
 

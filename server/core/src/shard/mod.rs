@@ -20,7 +20,10 @@ mod request;
 mod resume;
 mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use talaria_protocol::{
     error_code::ErrorCode,
@@ -40,7 +43,9 @@ use crate::{
         READS_IN_FLIGHT_MAX,
     },
     log::{CursorWrite, LogInfo, LogOp, ReadOp},
+    peer::ShardId,
     salt::Salts,
+    session_directory::SessionDirectory,
 };
 
 /// What a shard is made with.
@@ -52,6 +57,14 @@ pub struct ShardConfig {
     pub durability: Durability,
     /// Randomness, for salts.
     pub seed: [u8; 32],
+    /// Which of the node's shards.
+    pub shard: ShardId,
+    /// How many there are.
+    pub shards: u16,
+    /// How often this shard has begun: 0 at first.
+    pub incarnation: u32,
+    /// Of the node.
+    pub sessions: Arc<SessionDirectory>,
 }
 
 /// How much waits in a shard's queues. At rest all are 0.
@@ -217,7 +230,7 @@ impl Shard {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {
-            Input::Open { session, identity, credit } => self.on_open(session, identity, credit),
+            Input::Open { session, identity, credit, .. } => self.on_open(session, identity, credit),
             Input::Close { session } => self.on_close(session),
             Input::Request { session, request_id, request } => self.on_request(session, request_id, request),
             Input::Ack { session, conversation, up_to } => self.on_ack(session, conversation, up_to),
@@ -225,7 +238,13 @@ impl Shard {
             Input::Credit { session, credit } => self.on_credit(session, credit),
             Input::Durable { op, outcome } => self.on_settled(op, outcome),
             Input::Read { read, answer } => self.on_read(read, answer),
-            Input::Timeout => {}
+            Input::Confirm { .. }
+            | Input::Peer { .. }
+            | Input::NotPosted { .. }
+            | Input::Room { .. }
+            | Input::Restarted { .. }
+            | Input::Retain(_)
+            | Input::Timeout => {}
         }
         self.commit_due_cursors();
     }

@@ -91,7 +91,7 @@ impl World {
         let now = Now { mono_ms: 0, unix_ms: BEGIN_MS };
         let log = FaultyLog::new(MemoryLog::new());
         let info = open(&log, 1, now.unix_ms);
-        let config = ShardConfig { log: info.clone(), durability: Durability::Fsync, seed: [1; 32] };
+        let config = shard_config(&info, [1; 32]);
         Self {
             shard: Shard::new(config, now).with_conversations_loaded_max(conversations_loaded_max),
             group: GroupCommit::new(info.commit),
@@ -120,7 +120,7 @@ impl World {
         self.log = FaultyLog::new(log);
         self.info = open(&self.log, self.last_boot, self.now.unix_ms);
         let seed = [self.last_boot; 32];
-        let config = ShardConfig { log: self.info.clone(), durability: Durability::Fsync, seed };
+        let config = shard_config(&self.info, seed);
         self.shard =
             Shard::new(config, self.now).with_conversations_loaded_max(self.conversations_loaded_max);
         self.group = GroupCommit::new(self.info.commit);
@@ -170,7 +170,7 @@ impl World {
         let session = SessionKey(self.last_session);
         self.watched.insert(session, Watched { granted: credit, ..Watched::default() });
         self.out.insert(session, VecDeque::new());
-        self.handle(Input::Open { session, identity, credit });
+        self.handle(Input::Open { session, identity, credit, confirmed: true });
         session
     }
 
@@ -204,6 +204,7 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::Post { .. } => unreachable!("one shard"),
             Effect::Log { op, what } => {
                 self.ops.push_back((op, what));
                 assert!(
@@ -235,7 +236,7 @@ impl World {
                 assert_eq!(frame.request_id(), None);
                 self.push(session, Out::Frame(frame));
             }
-            Effect::Deliver { session, frame, cost } => self.on_deliver(session, &frame, cost),
+            Effect::Deliver { session, frame, cost, .. } => self.on_deliver(session, &frame, cost),
             Effect::End { session, code, .. } => {
                 self.push(session, Out::End(code));
                 self.watched.remove(&session);
@@ -465,5 +466,17 @@ impl World {
         for (session, watched) in &self.watched {
             assert!(watched.asked.is_empty(), "{session:?}: never answered: {:?}", watched.asked);
         }
+    }
+}
+
+fn shard_config(log: &LogInfo, seed: [u8; 32]) -> ShardConfig {
+    ShardConfig {
+        log: log.clone(),
+        durability: Durability::Fsync,
+        seed,
+        shard: talaria_core::peer::ShardId(0),
+        shards: 1,
+        incarnation: 0,
+        sessions: std::sync::Arc::default(),
     }
 }

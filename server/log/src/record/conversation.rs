@@ -69,6 +69,7 @@ pub fn decode(key: &ConversationKey, value: Bytes) -> Result<ConversationRow, Re
         head: record.head,
         ordinal: record.ordinal,
         first_seq: record.first_seq,
+        first_chain: Chain::ZERO,
         hlc: Hlc(record.hlc),
         history_open: record.history_open,
     };

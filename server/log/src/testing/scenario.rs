@@ -62,6 +62,7 @@ impl Scenario {
             ordinal: 0,
             chain: Chain::ZERO,
             first_seq: 1,
+            first_chain: Chain::ZERO,
             epochs: vec![Epoch { epoch: 100, first_seq: 1, chain_before: Chain::ZERO }],
             hlc: Hlc::from_ms(BEGIN_MS),
             history_open: false,

@@ -114,6 +114,7 @@ fn heads() -> Heads {
         ordinal: 290,
         chain: CHAIN,
         first_seq: 1,
+        first_chain: Chain::ZERO,
         epochs: vec![
             Epoch { epoch: 1_800_000_000, first_seq: 1, chain_before: Chain::ZERO },
             Epoch { epoch: 1_800_000_500, first_seq: 200, chain_before: Chain::new([0xbb; 32]) },
