@@ -12,6 +12,8 @@ pub const PORT_DEFAULT: u16 = 7443;
 
 /// Length of a frame's payload, LEB128 prefix apart ([FRM-3]).
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// The same of a client's frames after `Welcome`: what a client asks for is small, and a server parses it.
+pub const CLIENT_FRAME_BYTES_MAX: usize = 128 * 1024;
 /// A length prefix takes at most this many bytes ([FRM-2]).
 pub const FRAME_PREFIX_BYTES_MAX: usize = 4;
 /// Length of a frame's payload before the session is authenticated ([FRM-4]).
@@ -98,7 +100,14 @@ const _: () = {
     assert!(CREDIT_BYTES_DEFAULT <= CREDIT_BYTES_MAX && CREDIT_ENTRIES_DEFAULT <= CREDIT_ENTRIES_MAX);
     assert!(TOKEN_BYTES_MAX + 2 * SUBJECT_BYTES_MAX + 1024 <= FRAME_BYTES_MAX_BEFORE_WELCOME);
     assert!(FRAME_BYTES_MAX < 1 << (7 * FRAME_PREFIX_BYTES_MAX));
-    assert!(CURSORS_PER_RESUME_MAX * 80 < FRAME_BYTES_MAX);
+    assert!(CURSORS_PER_RESUME_MAX * 80 < CLIENT_FRAME_BYTES_MAX);
+    assert!(CONTENT_BYTES_MAX + 256 < CLIENT_FRAME_BYTES_MAX);
+    assert!(
+        MEMBERS_PER_REQUEST_MAX * (SUBJECT_BYTES_MAX + 8) + TITLE_BYTES_MAX + 256 < CLIENT_FRAME_BYTES_MAX
+    );
+    assert!(
+        FRAME_BYTES_MAX_BEFORE_WELCOME < CLIENT_FRAME_BYTES_MAX && CLIENT_FRAME_BYTES_MAX < FRAME_BYTES_MAX
+    );
     // A page of conversations, each with a title and a peer's subject of the greatest length.
     assert!(PAGE_CONVERSATIONS_MAX * (TITLE_BYTES_MAX + SUBJECT_BYTES_MAX + 160) < FRAME_BYTES_MAX);
     assert!(MEMBERS_PER_REQUEST_MAX * (SUBJECT_BYTES_MAX + 64) < BODY_BYTES_MAX);

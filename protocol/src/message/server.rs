@@ -204,6 +204,8 @@ pub struct Limits {
     pub credit_bytes_max: u64,
     /// See [`crate::limits::CURSORS_PER_RESUME_MAX`].
     pub cursors_per_resume_max: u32,
+    /// See [`crate::limits::CLIENT_FRAME_BYTES_MAX`].
+    pub client_frame_bytes_max: u32,
 }
 
 /// In place of `Welcome`.
@@ -281,6 +283,7 @@ impl Default for Limits {
             credit_entries_max: limits::CREDIT_ENTRIES_MAX,
             credit_bytes_max: limits::CREDIT_BYTES_MAX,
             cursors_per_resume_max: limits::CURSORS_PER_RESUME_MAX as u32,
+            client_frame_bytes_max: limits::CLIENT_FRAME_BYTES_MAX as u32,
         }
     }
 }

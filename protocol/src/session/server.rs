@@ -21,8 +21,8 @@ use crate::{
     hlc::Hlc,
     ids::ConversationId,
     limits::{
-        CREDIT_BYTES_MAX, CREDIT_ENTRIES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_WELCOME, HELLO_TIMEOUT,
-        KEEPALIVE, KEEPALIVE_MISSED_MAX, PROTOCOL_VERSION, REQUESTS_IN_FLIGHT_MAX,
+        CLIENT_FRAME_BYTES_MAX, CREDIT_BYTES_MAX, CREDIT_ENTRIES_MAX, FRAME_BYTES_MAX_BEFORE_WELCOME,
+        HELLO_TIMEOUT, KEEPALIVE, KEEPALIVE_MISSED_MAX, PROTOCOL_VERSION, REQUESTS_IN_FLIGHT_MAX,
     },
     message::{
         Credit, Cursor, ParseError, RequestId,
@@ -374,7 +374,7 @@ impl ServerSession {
 
     /// The longest payload that the decoder may take now ([FRM-3], [FRM-4]).
     pub fn frame_bytes_max(&self) -> usize {
-        if self.is_live() { FRAME_BYTES_MAX } else { FRAME_BYTES_MAX_BEFORE_WELCOME }
+        if self.is_live() { CLIENT_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX_BEFORE_WELCOME }
     }
 
     /// Welcome was said and the end was not.

@@ -197,6 +197,9 @@ pub struct Limits {
     pub credit_bytes_max: u64,
     #[prost(uint32, tag = "12")]
     pub cursors_per_resume_max: u32,
+    /// Payload of a client's frame.
+    #[prost(uint32, tag = "13")]
+    pub client_frame_bytes_max: u32,
 }
 /// In place of Welcome; the connection ends after it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

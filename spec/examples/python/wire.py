@@ -95,6 +95,7 @@ MESSAGES = {
         10: ("credit_entries_max", "uint"),
         11: ("credit_bytes_max", "uint"),
         12: ("cursors_per_resume_max", "uint"),
+        13: ("client_frame_bytes_max", "uint"),
     },
     "Refused": {
         1: ("code", "uint"),

@@ -307,6 +307,7 @@ fn parse_limits(wire: &wire::Limits) -> Result<Limits, ParseError> {
         credit_entries_max: wire.credit_entries_max,
         credit_bytes_max: wire.credit_bytes_max,
         cursors_per_resume_max: wire.cursors_per_resume_max,
+        client_frame_bytes_max: wire.client_frame_bytes_max,
     })
 }
 
@@ -341,6 +342,7 @@ impl From<&Limits> for wire::Limits {
             credit_entries_max: limits.credit_entries_max,
             credit_bytes_max: limits.credit_bytes_max,
             cursors_per_resume_max: limits.cursors_per_resume_max,
+            client_frame_bytes_max: limits.client_frame_bytes_max,
         }
     }
 }
