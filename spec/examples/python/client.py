@@ -584,8 +584,6 @@ class Client:
                 raise Damage(f"{conversation.hex()}: pages do not join at {at}")
             if entries and not count:
                 at = entries[0].seq - 1
-                if self._contradicts(held, at, before):
-                    raise Damage(f"{conversation.hex()}: chain({at}) differs")
             chain = before
             for entry in entries:
                 if entry.seq != at + 1 or (leaf_ := entry.leaf()) is None:

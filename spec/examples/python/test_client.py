@@ -258,8 +258,8 @@ class ClientTest(unittest.TestCase):
         self.server.backlog_max = 5
         self.client.open()
         self.until(lambda: CONVERSATION in self.store.conversations and self.store.conversations[CONVERSATION].caught_up)
-        header, _content, salt = self.server.entries[6]
-        self.server.entries[6] = (header, wire.encode("Content", {"text": "another"}), salt)
+        header, _content, salt = self.server.entries[9]
+        self.server.entries[9] = (header, wire.encode("Content", {"text": "another"}), salt)
         with self.assertRaises(protocol.Damage):
             self.client.fill_gaps(CONVERSATION)
 
