@@ -52,6 +52,9 @@ impl TestNode {
         config.admin_listen = config.listen;
         config.dev = true;
         config.drain_seconds = 5;
+        // Many nodes at once, on few processors.
+        config.pin = false;
+        config.shards = 1;
         change(&mut config);
         let handle = Node::start(config, log).unwrap();
         let files = DevFiles::of(dir.path());

@@ -75,6 +75,7 @@ impl Process {
                 "--data-dir",
             ])
             .arg(data_dir)
+            .args(["--pin", "false", "--shards", "1"])
             .args(more_args)
             .stdout(Stdio::piped())
             .stderr(errors)
