@@ -14,6 +14,7 @@ use talaria_server::{
     clock::unix_ms,
     config::Config,
     dev::{DEV_KID, DevFiles},
+    shard_thread::ShardError,
 };
 use tempfile::TempDir;
 
@@ -122,8 +123,18 @@ impl TestNode {
         self.handle.as_ref().unwrap().begin_shutdown();
     }
 
+    /// The node itself.
+    pub(crate) fn handle(&self) -> &NodeHandle {
+        self.handle.as_ref().unwrap()
+    }
+
     /// Drains and ends it.
-    pub(crate) fn shutdown(mut self) {
-        self.handle.take().unwrap().shutdown().unwrap();
+    pub(crate) fn shutdown(self) {
+        self.shutdown_result().unwrap();
+    }
+
+    /// The same, with what became of it.
+    pub(crate) fn shutdown_result(mut self) -> Result<(), ShardError> {
+        self.handle.take().unwrap().shutdown()
     }
 }
