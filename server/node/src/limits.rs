@@ -34,9 +34,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const TRANSMIT_BYTES_HIGH: usize = 256 * 1024;
 /// Bytes that the system holds of one connection before they are on their way (TCP_NOTSENT_LOWAT): what waits longer
 /// waits here, where it is counted and where a live message overtakes what is read from the log.
-pub const NOT_SENT_BYTES_MAX: u32 = 32 * 1024;
+pub const NOT_SENT_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes that TLS holds of one connection, encrypted.
-pub const ENCRYPTED_BYTES_MAX: usize = 32 * 1024;
+pub const ENCRYPTED_BYTES_MAX: usize = 16 * 1024;
 /// Frames handed to TLS at once, bytes; and a whole frame more.
 pub const TRANSMIT_CHUNK_BYTES: usize = 16 * 1024;
 /// A connection that always has something to write and took fewer bytes than this within two keepalive periods is

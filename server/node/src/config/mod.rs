@@ -130,10 +130,10 @@ pub struct Config {
     /// `pin`: keeps each shard's thread to a processor of its own, where there are enough. Default true. Since 0.2.
     pub pin: bool,
     /// `handshakes_per_second`: new connections that each shard takes in a second, 1 to 100000; others wait in the
-    /// system's queue, so that those who are connected do not notice. Default 500. Since 0.2.
+    /// system's queue, so that those who are connected do not notice. Default 1000. Since 0.2.
     pub handshakes_per_second: u32,
     /// `hellos_per_second`: sessions that each shard opens in a second, 1 to 100000; others are told when to come again.
-    /// Default 1000. Since 0.2.
+    /// Default 2000. Since 0.2.
     pub hellos_per_second: u32,
     /// `address_connections_per_second`: new connections of one address (IPv4) or /64 (IPv6) in a second, and ten times as
     /// many at once, 1 to 100000. Default 200. Since 0.2.
@@ -170,8 +170,8 @@ impl Config {
             connections_max: 100_000,
             shards: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64) as u32),
             pin: true,
-            handshakes_per_second: 500,
-            hellos_per_second: 1_000,
+            handshakes_per_second: 1_000,
+            hellos_per_second: 2_000,
             address_connections_per_second: 200,
             address_without_hello_max: 512,
             address_limits_loopback: false,
@@ -232,8 +232,8 @@ impl Config {
     fn check_rates(&self, given: &file::Given) -> Result<(), ConfigError> {
         let range = || 1..=100_000;
         let field = "handshakes_per_second";
-        given.in_range(field, self.handshakes_per_second, range(), "handshakes_per_second = 500")?;
-        given.in_range("hellos_per_second", self.hellos_per_second, range(), "hellos_per_second = 1000")?;
+        given.in_range(field, self.handshakes_per_second, range(), "handshakes_per_second = 1000")?;
+        given.in_range("hellos_per_second", self.hellos_per_second, range(), "hellos_per_second = 2000")?;
         let field = "address_connections_per_second";
         let example = "address_connections_per_second = 200";
         given.in_range(field, self.address_connections_per_second, range(), example)?;

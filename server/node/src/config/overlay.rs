@@ -107,9 +107,9 @@ impl Overlay {
 
     fn apply_rates(&self, config: &mut Config, given: &mut Given) -> Result<(), ConfigError> {
         let example = |name, example| Field { name, example };
-        let field = example("handshakes_per_second", "--handshakes-per-second 500");
+        let field = example("handshakes_per_second", "--handshakes-per-second 1000");
         set(&self.handshakes_per_second, field, &mut config.handshakes_per_second, given)?;
-        let field = example("hellos_per_second", "--hellos-per-second 1000");
+        let field = example("hellos_per_second", "--hellos-per-second 2000");
         set(&self.hellos_per_second, field, &mut config.hellos_per_second, given)?;
         let field = example("address_connections_per_second", "--address-connections-per-second 200");
         let to = &mut config.address_connections_per_second;

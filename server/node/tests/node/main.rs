@@ -11,6 +11,7 @@ mod bad_tls;
 mod bad_tokens;
 mod config;
 mod failing_log;
+mod lanes;
 mod panics;
 mod program;
 mod sessions;
