@@ -49,11 +49,12 @@ impl CommitLog for BrokenLog {
             return self.inner.commit(batch);
         }
         let mut kept = Batch::default();
-        for Write { family, key, value } in batch.writes() {
-            match value {
-                Some(value) if *family != Family::ClientIds => kept.put(*family, key, value.clone()),
-                None => kept.delete(*family, key),
-                Some(_) => {}
+        for write in batch.writes() {
+            match write {
+                Write::Put { family: Family::ClientIds, .. } => {}
+                Write::Put { family, key, value } => kept.put(*family, key, value.clone()),
+                Write::Delete { family, key } => kept.delete(*family, key),
+                Write::DeleteRange { family, start, end } => kept.delete_range(*family, start, end),
             }
         }
         self.inner.commit(&kept)
