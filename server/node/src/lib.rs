@@ -22,6 +22,7 @@ pub mod node;
 mod outbox;
 mod pace;
 pub mod readers;
+mod retention;
 mod session_driver;
 mod shard_host;
 pub mod shard_thread;

@@ -22,6 +22,12 @@ pub const BURST: Duration = Duration::from_millis(200);
 pub const ADDRESSES_MAX: usize = 65_536;
 /// What a client that must come again waits at the most, ms.
 pub const RETRY_AFTER_MS_MAX: u32 = 120_000;
+/// Cuts that wait at a shard. Full: the sweeper waits [`RETENTION_PAUSE`].
+pub const RETENTIONS_QUEUED_MAX: usize = 64;
+/// See [`RETENTIONS_QUEUED_MAX`].
+pub const RETENTION_PAUSE: Duration = Duration::from_millis(100);
+/// Conversations that the sweeper looks at in one view of the log.
+pub const SWEPT_AT_ONCE: usize = 256;
 /// Restarts of a shard within [`SHARD_RESTARTS_WITHIN`] that end the node.
 pub const SHARD_RESTARTS_MAX: usize = 3;
 /// See [`SHARD_RESTARTS_MAX`].

@@ -28,6 +28,7 @@ use crate::{
     mailbox::Mailboxes,
     metrics::Metrics,
     readers::{ReadQueue, Readers},
+    retention::{Sweeper, Sweeping, policy_of},
     shard_host::Ports,
     shard_thread::{Common, ShardError, ShardThread},
     tls::{self, TlsError},
@@ -98,6 +99,7 @@ pub struct NodeHandle {
     faults: Arc<Faults>,
     shards: Vec<JoinHandle<Result<(), ShardError>>>,
     others: Vec<JoinHandle<()>>,
+    sweeping: Option<Sweeping>,
     admin: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -142,6 +144,7 @@ impl Node {
             admin_addr,
             ca,
             lifecycle,
+            sweeping: sweeper(&config, &log, &mailboxes, &metrics).start()?,
             metrics,
             mailboxes,
             faults,
@@ -198,6 +201,21 @@ impl ShardMaker {
             probes.push(probe);
         }
         Ok((threads, probes))
+    }
+}
+
+fn sweeper(
+    config: &Config,
+    log: &Arc<dyn CommitLog>,
+    mailboxes: &Arc<Mailboxes>,
+    metrics: &Arc<Metrics>,
+) -> Sweeper {
+    Sweeper {
+        log: log.clone(),
+        policy: policy_of(&config.retention),
+        every: Duration::from_secs(config.retention.sweep_seconds.into()),
+        mailboxes: mailboxes.clone(),
+        metrics: metrics.clone(),
     }
 }
 
@@ -338,6 +356,9 @@ impl NodeHandle {
     }
 
     fn join(&mut self) -> Result<(), ShardError> {
+        if let Some(sweeping) = self.sweeping.take() {
+            sweeping.stop();
+        }
         let mut ended = Ok(());
         for shard in self.shards.drain(..) {
             ended = ended.and(shard.join().unwrap_or(Err(ShardError::Panicked)));

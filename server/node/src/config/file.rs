@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AuthConfig, AuthKey, Config, ConfigError, KeyAlgorithm, KeySource, Origin, TlsConfig,
+    AuthConfig, AuthKey, Config, ConfigError, KeyAlgorithm, KeySource, Origin, RetentionConfig, TlsConfig,
     value::{Field, FieldValue, Table},
 };
 
@@ -89,9 +89,11 @@ pub(super) fn apply(config: &mut Config, given: &mut Given, path: &Path) -> Resu
     top.set("log_level", "log_level = \"info\"", &mut config.log_level)?;
     top.set("dev", "dev = true", &mut config.dev)?;
 
-    given.note("auth", origin);
+    given.note("auth", origin.clone());
+    given.note("retention", origin);
     config.tls = tls(table.table(Field { name: "tls", example: TLS_EXAMPLE })?)?;
     config.auth = auth(table.table(Field { name: "auth", example: AUTH_EXAMPLE })?)?;
+    config.retention = retention(table.table(Field { name: "retention", example: RETENTION_EXAMPLE })?)?;
     table.finish()
 }
 
@@ -109,6 +111,7 @@ fn rates(top: &mut Fields<'_, '_>, config: &mut Config) -> Result<(), ConfigErro
 }
 
 const TLS_EXAMPLE: &str = "tls = { cert = \"/etc/talaria/cert.pem\", key = \"/etc/talaria/key.pem\" }";
+const RETENTION_EXAMPLE: &str = "retention = { max_age_days = 365 }";
 const AUTH_EXAMPLE: &str = "auth = { issuer = \"https://id.example.org\" }";
 const CERT: Field = Field { name: "cert", example: "cert = \"/etc/talaria/cert.pem\"" };
 const KEY: Field = Field { name: "key", example: "key = \"/etc/talaria/key.pem\"" };
@@ -149,6 +152,19 @@ fn tls(mut table: Table<'_>) -> Result<Option<TlsConfig>, ConfigError> {
     };
     table.finish()?;
     Ok(tls)
+}
+
+fn retention(mut table: Table<'_>) -> Result<RetentionConfig, ConfigError> {
+    let mut retention = RetentionConfig {
+        max_age_days: table.take(Field { name: "max_age_days", example: "max_age_days = 365" })?,
+        max_entries: table.take(Field { name: "max_entries", example: "max_entries = 100000" })?,
+        ..RetentionConfig::default()
+    };
+    if let Some(seconds) = table.take(Field { name: "sweep_seconds", example: "sweep_seconds = 600" })? {
+        retention.sweep_seconds = seconds;
+    }
+    table.finish()?;
+    Ok(retention)
 }
 
 fn auth(mut table: Table<'_>) -> Result<AuthConfig, ConfigError> {

@@ -99,6 +99,24 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
+/// How long entries are kept: `[retention]`. Since 0.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// `max_age_days`: entries older than this go, 1 to 36500 days; the last one of a conversation stays. Default: none
+    /// goes for its age. Since 0.2.
+    pub max_age_days: Option<u32>,
+    /// `max_entries`: of each conversation the last so many entries stay, 1 to 4294967295. Default: all. Since 0.2.
+    pub max_entries: Option<u32>,
+    /// `sweep_seconds`: pause between two looks at all conversations, 1 to 86400 s. Default 600. Since 0.2.
+    pub sweep_seconds: u32,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { max_age_days: None, max_entries: None, sweep_seconds: 600 }
+    }
+}
+
 /// Everything that a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -153,6 +171,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// `[auth]`: needs a key unless `dev`. Since 0.1.
     pub auth: AuthConfig,
+    /// `[retention]`: everything is kept unless it says otherwise. Since 0.2.
+    pub retention: RetentionConfig,
 }
 
 impl Config {
@@ -180,6 +200,7 @@ impl Config {
             dev: false,
             tls: None,
             auth: AuthConfig::default(),
+            retention: RetentionConfig::default(),
         }
     }
 
@@ -221,6 +242,7 @@ impl Config {
         given.in_range("connections_max", self.connections_max, 1..=1_000_000, "connections_max = 100000")?;
         given.in_range("shards", self.shards, 1..=SHARDS_MAX.into(), "shards = 4")?;
         self.check_rates(given)?;
+        self.check_retention(given)?;
         given.in_range("reader_threads", self.reader_threads, 1..=64, "reader_threads = 2")?;
         if self.node.is_empty() || self.node.len() > 64 {
             let problem = "is not 1 to 64 bytes long";
@@ -239,6 +261,15 @@ impl Config {
         given.in_range(field, self.address_connections_per_second, range(), example)?;
         let field = "address_without_hello_max";
         given.in_range(field, self.address_without_hello_max, range(), "address_without_hello_max = 512")
+    }
+
+    fn check_retention(&self, given: &file::Given) -> Result<(), ConfigError> {
+        let RetentionConfig { max_age_days, max_entries, sweep_seconds } = self.retention;
+        let field = "retention.max_age_days";
+        given.in_range(field, max_age_days.unwrap_or(1), 1..=36_500, "max_age_days = 365")?;
+        let field = "retention.max_entries";
+        given.in_range(field, max_entries.unwrap_or(1), 1..=u32::MAX, "max_entries = 100000")?;
+        given.in_range("retention.sweep_seconds", sweep_seconds, 1..=86_400, "sweep_seconds = 600")
     }
 
     fn check_credentials(&self, given: &file::Given) -> Result<(), ConfigError> {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | completions | one for every operation and read that a shard may have under way | cannot be |
 //! | answers | one for every question under way, of this incarnation and of those before | cannot be; a defect is counted |
+//! | retentions | [`RETENTIONS_QUEUED_MAX`] | refused, and the sweeper waits ([`Mailbox::retain`]) |
 //! | control, asks, fan-outs | `PEER_*_QUEUED_MAX` | given back at once ([`Mailbox::post`]); the sender is told when there is room |
 //!
 //! The order of steps is what makes it right, see [`Mailbox::begin_turn`] and [`Mailbox::end_turn`]; shuttle tries it.
@@ -21,7 +22,7 @@ use talaria_core::{
         LOG_OPS_IN_FLIGHT_MAX, PEER_ASKS_IN_FLIGHT_MAX, PEER_ASKS_QUEUED_MAX, PEER_CONTROL_QUEUED_MAX,
         PEER_FAN_OUTS_QUEUED_MAX, READS_IN_FLIGHT_MAX,
     },
-    log::{Outcome, ReadAnswer},
+    log::{Outcome, ReadAnswer, Retention},
     peer::{PeerClass, PeerMessage, ShardId},
 };
 
@@ -29,7 +30,7 @@ use self::{
     class::Class,
     primitives::{Bell, Primitives, Queue, Real, Word},
 };
-use crate::limits::SHARD_RESTARTS_MAX;
+use crate::limits::{RETENTIONS_QUEUED_MAX, SHARD_RESTARTS_MAX};
 
 pub use self::{class::Envelope, node::Mailboxes};
 
@@ -64,6 +65,7 @@ fn places_of(class: PeerClass) -> usize {
 pub struct Mailbox<P: Primitives = Real, C: Send = Completion, M: Send = PeerMessage> {
     completions: P::Queue<C>,
     classes: [Class<P, M>; 4],
+    retentions: P::Queue<Retention>,
     /// A bit for each shard whose mailbox has room again.
     rooms: P::Word,
     /// 1: the bell has rung and the consumer has not begun its turn.
@@ -82,6 +84,7 @@ impl<P: Primitives, C: Send, M: Send> Mailbox<P, C, M> {
         Self {
             completions: P::Queue::new(completions),
             classes: CLASSES.map(|class| Class::new(places_of(class))),
+            retentions: P::Queue::new(RETENTIONS_QUEUED_MAX),
             rooms: P::Word::default(),
             is_woken: P::Word::default(),
             bell: P::Bell::default(),
@@ -118,6 +121,15 @@ impl<P: Primitives, C: Send, M: Send> Mailbox<P, C, M> {
         Ok(())
     }
 
+    /// Hands a cut over and wakes the shard. `false`: there is no place now.
+    pub fn retain(&self, cut: Retention) -> bool {
+        let has_room = self.retentions.push(cut).is_ok();
+        if has_room {
+            self.wake();
+        }
+        has_room
+    }
+
     /// Says that this shard's mailbox has room again, to the owner of this mailbox.
     pub fn give_room(&self, at: ShardId) {
         self.rooms.set(1 << at.0);
@@ -146,6 +158,11 @@ impl<P: Primitives, C: Send, M: Send> Mailbox<P, C, M> {
         self.completions.pop()
     }
 
+    /// The oldest cut.
+    pub fn take_retention(&self) -> Option<Retention> {
+        self.retentions.pop()
+    }
+
     /// The oldest message of a class.
     pub fn take(&self, class: PeerClass) -> Option<Envelope<M>> {
         self.class(class).pop()
@@ -161,12 +178,17 @@ impl<P: Primitives, C: Send, M: Send> Mailbox<P, C, M> {
         self.completions.len()
     }
 
+    /// Cuts that wait.
+    pub fn retentions_len(&self) -> usize {
+        self.retentions.len()
+    }
+
     /// Messages of a class that wait.
     pub fn len(&self, class: PeerClass) -> usize {
         self.class(class).len()
     }
 
-    /// Nothing waits in any queue.
+    /// Nothing waits that anybody waits for.
     pub fn is_empty(&self) -> bool {
         self.completions_len() == 0 && CLASSES.iter().all(|class| self.len(*class) == 0)
     }

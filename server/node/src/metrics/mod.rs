@@ -140,7 +140,7 @@ macro_rules! metrics {
             connections_dropped: Vec<Counter>,
             log_ops: Vec<Counter>,
             mailbox_full: Vec<Counter>,
-            /// In the order of [`crate::mailbox::CLASSES`], completions last.
+            /// In the order of [`crate::mailbox::CLASSES`], then completions and retentions.
             mailbox: Vec<Gauge>,
             handle: PrometheusHandle,
         }
@@ -203,6 +203,7 @@ metrics! {
         panics "talaria_panics_total" "Panics contained.";
         shard_restarts "talaria_shard_restarts_total" "Shards that began anew after a panic of their core.";
         mailbox_dropped "talaria_mailbox_dropped_total" "Messages between shards dropped because one began anew.";
+        retention_cuts "talaria_retention_cuts_total" "Conversations whose oldest entries were told to go.";
         handshakes_paced "talaria_handshakes_paced_total" "Times that accepting waited for its turn.";
         hellos_paced "talaria_hellos_paced_total" "Hellos refused because too many came at once.";
         read_failures "talaria_log_read_failures_total" "Reads that found damage or failed.";
@@ -289,7 +290,7 @@ impl Maker<'_> {
         let name = "talaria_mailbox_messages";
         let help = "Messages in the shards' mailboxes when they were last drained, by queue.";
         self.0.describe_gauge(KeyName::from(name), None, help.into());
-        let queues = CLASS_NAMES.iter().map(|(_, queue)| *queue).chain(["completions"]);
+        let queues = CLASS_NAMES.iter().map(|(_, queue)| *queue).chain(["completions", "retentions"]);
         let gauge = |queue| {
             let key = Key::from_parts(name, vec![Label::from_static_parts("queue", queue)]);
             let gauge = self.0.register_gauge(&key, &METADATA);

@@ -56,7 +56,8 @@ impl ShardMetrics {
 
     /// What waits in the mailbox.
     pub(crate) fn show_mailbox(&self, mailbox: &Mailbox) {
-        let lens = CLASSES.iter().map(|class| mailbox.len(*class)).chain([mailbox.completions_len()]);
+        let others = [mailbox.completions_len(), mailbox.retentions_len()];
+        let lens = CLASSES.iter().map(|class| mailbox.len(*class)).chain(others);
         self.mailbox.iter().zip(lens).for_each(|(share, len)| share.set(len));
     }
 }

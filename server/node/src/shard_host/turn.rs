@@ -11,6 +11,8 @@ use crate::mailbox::{CLASSES, Completion, Envelope};
 
 /// Completions taken in a turn. One is all operations of a commit.
 const COMPLETIONS_PER_TURN: usize = 256;
+/// Cuts taken in a turn.
+const RETENTIONS_PER_TURN: usize = 4;
 /// Messages of a class taken in a turn.
 const MESSAGES_PER_TURN: usize = 128;
 
@@ -32,7 +34,7 @@ impl ShardHost {
         for class in CLASSES {
             more |= self.take_messages(class);
         }
-        more
+        more | self.take_retentions()
     }
 
     fn take_completions(&self) -> bool {
@@ -53,6 +55,14 @@ impl ShardHost {
                     self.handle(Input::Read { read, answer });
                 }
             }
+        }
+        true
+    }
+
+    fn take_retentions(&self) -> bool {
+        for _ in 0..RETENTIONS_PER_TURN {
+            let Some(cut) = self.mailbox().take_retention() else { return false };
+            self.handle(Input::Retain(cut));
         }
         true
     }
