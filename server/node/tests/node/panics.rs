@@ -81,7 +81,7 @@ fn a_session_that_panics_ends_alone() {
 /// Sends texts, each until it is acknowledged, while the shard's core panics between them.
 #[test]
 fn a_core_that_panics_begins_anew_and_loses_nothing() {
-    for shards in [1] {
+    for shards in [1, 2, 4] {
         let node = TestNode::start_on(Arc::new(MemoryLog::new()), |config| config.shards = shards);
         let mut alice = node.session("alice");
         let conversation = alice.direct_with("bob");

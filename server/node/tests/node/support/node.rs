@@ -23,6 +23,11 @@ use super::{
     http::metric_in,
 };
 
+/// `TALARIA_TEST_SHARDS` runs all tests with so many shards; else nodes have their default.
+pub(crate) fn shards() -> Option<String> {
+    std::env::var("TALARIA_TEST_SHARDS").ok()
+}
+
 /// A running node and what its clients need.
 pub(crate) struct TestNode {
     handle: Option<NodeHandle>,
@@ -55,7 +60,9 @@ impl TestNode {
         config.drain_seconds = 5;
         // Many nodes at once, on few processors.
         config.pin = false;
-        config.shards = 1;
+        if let Some(shards) = shards() {
+            config.shards = shards.parse().unwrap();
+        }
         change(&mut config);
         let handle = Node::start(config, log).unwrap();
         let files = DevFiles::of(dir.path());
