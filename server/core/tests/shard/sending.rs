@@ -410,18 +410,20 @@ fn reads_that_fail_are_answered() {
     world.assert_at_rest();
 }
 
-/// A session that is gone takes its parked requests along; those of others go on.
+/// What a session has asked for is done, though it is gone and hears nothing: its retry elsewhere finds it.
 #[test]
-fn parked_requests_of_a_closed_session_are_dropped() {
+fn parked_requests_of_a_closed_session_are_done() {
     let (mut world, _, _, conversation) = chat();
     world.restart();
     let (ada, ben) = (world.session("ada"), world.session("ben"));
-    world.begin(ada, send(conversation, 2, "unsent"));
+    world.begin(ada, send(conversation, 2, "unheard"));
     let bens = world.begin(ben, send(conversation, 2, "sent"));
     world.close(ada);
     world.settle();
-    assert!(matches!(world.reply(ben, bens), Some(ServerFrame::Sent(sent)) if sent.seq == 2));
-    assert_eq!(head(&world, conversation), 2);
+    assert!(matches!(world.reply(ben, bens), Some(ServerFrame::Sent(sent)) if sent.seq == 3));
+    let ada = world.session("ada");
+    let again = world.sent(ada, send(conversation, 2, "unheard"));
+    assert!(again.duplicate && again.seq == 2, "{again:?}");
     world.assert_at_rest();
 }
 

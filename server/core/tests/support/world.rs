@@ -8,7 +8,10 @@ use bytes::Bytes;
 use talaria_core::{
     effect::{Effect, Identity, Input, Now, OpId, ReadId, SessionKey},
     limits::{LOG_OPS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX},
-    log::{CursorWrite, LogInfo, LogOp, Outcome, PageQuery, ReadAnswer, ReadOp, StoredEntry},
+    log::{
+        CursorWrite, LogInfo, LogOp, Outcome, PageQuery, ReadAnswer, ReadOp, StoredEntry, UserConversation,
+    },
+    session_directory::SessionDirectory,
     shard::{Queues, Shard, ShardConfig},
 };
 use talaria_log::{GroupCommit, MemoryLog, OpenSeeds, testing::FaultyLog};
@@ -16,6 +19,7 @@ use talaria_protocol::{
     entry::Entry,
     error_code::ErrorCode,
     frame::FrameDecoder,
+    hlc::Hlc,
     ids::{BootId, ConversationId, DeviceId, UserId},
     limits::FRAME_BYTES_MAX,
     message::{Credit, Direction, Durability, RequestId, Role, client::Request, server::ServerFrame},
@@ -78,6 +82,34 @@ pub(crate) struct World {
 fn open(log: &FaultyLog<MemoryLog>, boot: u8, now_ms: u64) -> LogInfo {
     let seeds = OpenSeeds { boot_id: BootId::new([boot; 16]), id_key_if_new: [9; 32], now_ms };
     talaria_log::open(log, seeds).expect("the log opens")
+}
+
+/// The log's answer.
+fn read(log: &FaultyLog<MemoryLog>, op: &ReadOp) -> ReadAnswer {
+    if let ReadOp::RecentConversations { user, before, rows_max } = op {
+        return read_recent(log, *user, *before, *rows_max);
+    }
+    talaria_log::read(log, op).unwrap_or(ReadAnswer::Failed)
+}
+
+/// By brute force: all of a user's conversations, sorted.
+fn read_recent(
+    log: &FaultyLog<MemoryLog>,
+    user: UserId,
+    before: Option<(Hlc, ConversationId)>,
+    rows_max: usize,
+) -> ReadAnswer {
+    let all = ReadOp::UserConversations { user, after: None, since_commit: 0, rows_max: 1 << 20 };
+    let Ok(ReadAnswer::UserConversations { mut rows, .. }) = talaria_log::read(log, &all) else {
+        return ReadAnswer::Failed;
+    };
+    let key = |row: &UserConversation| (row.row.heads.hlc, row.conversation);
+    rows.retain(|row| before.is_none_or(|before| key(row) < before));
+    rows.sort_by_key(|row| std::cmp::Reverse(key(row)));
+    let more = rows.len() > rows_max;
+    rows.truncate(rows_max);
+    let next = rows.last().filter(|_| more).map(key);
+    ReadAnswer::RecentConversations { rows, next }
 }
 
 impl Default for World {
@@ -386,7 +418,7 @@ impl World {
         if let Some(pending) = self.reads.get_mut(index)
             && pending.answer.is_none()
         {
-            pending.answer = Some(talaria_log::read(&self.log, &pending.op).unwrap_or(ReadAnswer::Failed));
+            pending.answer = Some(read(&self.log, &pending.op));
         }
     }
 
@@ -477,6 +509,6 @@ fn shard_config(log: &LogInfo, seed: [u8; 32]) -> ShardConfig {
         shard: talaria_core::peer::ShardId(0),
         shards: 1,
         incarnation: 0,
-        sessions: std::sync::Arc::default(),
+        sessions: std::sync::Arc::new(SessionDirectory::with_slots(256)),
     }
 }

@@ -1,9 +1,11 @@
 //! Transports: how bytes of clients come and go. TCP with TLS now; each brings connections to the same session driver.
 
+mod addresses;
 mod admission;
 mod connection;
 pub(crate) mod tcp;
 mod tls_socket;
 mod transmit;
 
-pub(crate) use admission::Admission;
+pub(crate) use addresses::AddressLimits;
+pub(crate) use admission::{Admission, NodeAdmission};

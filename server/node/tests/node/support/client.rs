@@ -243,6 +243,12 @@ impl Client {
         ErrorCode::from_wire(code).unwrap()
     }
 
+    /// The end of the connection; frames before it are skipped.
+    pub(crate) fn wait_for_close(&mut self) {
+        self.put_back.clear();
+        while let Received::Frame(_) = self.receive() {}
+    }
+
     /// Nothing comes any more but the end of the connection.
     pub(crate) fn closed(&mut self) {
         self.put_back.clear();
