@@ -25,7 +25,11 @@ use crate::{
     pace::{Openings, Turns},
     session_driver::SessionContext,
     shard_host::{Ports, ShardHost},
-    transport::{Admission, NodeAdmission, tcp::Acceptor},
+    transport::{
+        Admission, NodeAdmission,
+        quic::{Endpoints, QuicAcceptor},
+        tcp::Acceptor,
+    },
 };
 
 /// While the node drains, the loop looks this often whether all is done.
@@ -45,6 +49,7 @@ pub enum ShardError {
 /// What all shards of a node share, and what they do alike.
 pub(crate) struct Common {
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) quic: Arc<Endpoints>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) admission: Arc<NodeAdmission>,
@@ -61,6 +66,8 @@ pub(crate) struct ShardThread {
     pub(crate) common: Arc<Common>,
     pub(crate) listener: TcpListener,
     pub(crate) core: ShardConfig,
+    /// Of the shard's QUIC endpoint, fresh.
+    pub(crate) quic_seed: [u8; 32],
     pub(crate) ports: Ports,
     pub(crate) probes: mpsc::Receiver<Probe>,
     /// Of session ids and jitter.
@@ -112,6 +119,13 @@ impl ShardThread {
         let acceptor = Acceptor {
             listener: tokio::net::TcpListener::from_std(self.listener)?,
             tls: self.common.tls.clone(),
+            admission: admission.clone(),
+            context: context.clone(),
+            phase: phase.clone(),
+        };
+        tokio::task::spawn_local(acceptor.run());
+        let acceptor = QuicAcceptor {
+            endpoint: self.common.quic.open(self.ports.shard.0, self.quic_seed)?,
             admission: admission.clone(),
             context,
             phase: phase.clone(),
