@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use talaria_client_core::{
     event::DamageKind,
-    timeline::{CaughtUp, GAP_MS_MAX, Intake, Phase, Timeline},
+    timeline::{CaughtUp, GAP_MS_MAX, Intake, Phase, Ready, Streams, Timeline},
 };
 use talaria_protocol::{
     chain::Chain,
@@ -49,7 +49,7 @@ fn resumed() -> Timeline {
 /// Takes what is ready.
 fn drain(timeline: &mut Timeline) -> Vec<u64> {
     let mut seqs = Vec::new();
-    while let Some(entry) = timeline.next_entry() {
+    while let Some(Ready::Entry(entry)) = timeline.poll_ready(Millis(0)) {
         seqs.push(timeline.apply(&entry).unwrap().stored.entry.seq);
     }
     seqs
@@ -88,7 +88,7 @@ fn acknowledges_only_what_is_committed_and_once() {
     assert_eq!(timeline.poll_ack(), None, "not resumed");
     timeline.begin_resume();
     assert_eq!(timeline.poll_ack(), None, "the offered cursor says it");
-    timeline.handle_caught_up(3, None, Millis(0)).unwrap();
+    timeline.handle_caught_up(3, None, Streams::One, Millis(0)).unwrap();
     assert_eq!((timeline.poll_ack(), timeline.poll_ack()), (Some(3), None));
     timeline.on_disconnected();
     assert_eq!((timeline.poll_ack(), timeline.phase()), (None, Phase::Idle));
@@ -115,21 +115,21 @@ fn caught_up_without_all_entries_or_with_another_chain_is_damage() {
     let mut timeline = resumed();
     timeline.handle_entry(entry(1), Millis(0));
     drain(&mut timeline);
-    assert_eq!(timeline.handle_caught_up(2, None, Millis(0)), Err(DamageKind::Incomplete));
+    assert_eq!(timeline.handle_caught_up(2, None, Streams::One, Millis(0)), Err(DamageKind::Incomplete));
     let other = Some(Chain::new([9; 32]));
-    assert_eq!(timeline.handle_caught_up(1, other, Millis(0)), Err(DamageKind::ChainMismatch));
+    assert_eq!(timeline.handle_caught_up(1, other, Streams::One, Millis(0)), Err(DamageKind::ChainMismatch));
     let own = Some(timeline.applied().chain);
-    assert_eq!(timeline.handle_caught_up(1, own, Millis(0)), Ok(CaughtUp::Yes { proven: false }));
+    assert_eq!(timeline.handle_caught_up(1, own, Streams::One, Millis(0)), Ok(CaughtUp::Yes { proven: false }));
 }
 
 #[test]
 fn a_proof_is_of_a_resume_after_it_was_wanted() {
     let mut timeline = resumed();
     assert!(!timeline.want_proof(), "this resume began before");
-    assert_eq!(timeline.handle_caught_up(0, None, Millis(0)), Ok(CaughtUp::Yes { proven: false }));
+    assert_eq!(timeline.handle_caught_up(0, None, Streams::One, Millis(0)), Ok(CaughtUp::Yes { proven: false }));
     assert!(timeline.wants_proof());
     timeline.begin_resume();
-    assert_eq!(timeline.handle_caught_up(0, None, Millis(0)), Ok(CaughtUp::Yes { proven: true }));
+    assert_eq!(timeline.handle_caught_up(0, None, Streams::One, Millis(0)), Ok(CaughtUp::Yes { proven: true }));
 }
 
 #[test]

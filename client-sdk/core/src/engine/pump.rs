@@ -176,9 +176,7 @@ impl Engine {
 
     /// Gaps that did not close are asked for again.
     pub(super) fn ask_for_gaps(&mut self, now: Millis) {
-        let late = |id: &ConversationId| {
-            self.timelines.get(id).and_then(Timeline::gap_deadline).is_none_or(|deadline| deadline <= now)
-        };
+        let late = |id: &ConversationId| self.gap_deadline(*id).is_none_or(|deadline| deadline <= now);
         for id in self.gaps.iter().copied().filter(|id| late(id)).collect::<Vec<_>>() {
             self.gaps.remove(&id);
             if self.timelines.get(&id).and_then(Timeline::gap_deadline).is_some() {

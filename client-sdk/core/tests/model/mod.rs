@@ -227,6 +227,11 @@ impl Model {
         self.sessions.get_mut(&id)?.session.poll_transmit()
     }
 
+    /// The next frame of one lane, for a transport with streams.
+    pub fn poll_lane(&mut self, id: ConnectionId, lane: Lane) -> Option<Bytes> {
+        self.sessions.get_mut(&id)?.session.poll_lane(lane)
+    }
+
     fn on_event(&mut self, now: Millis, id: ConnectionId, event: ServerEvent) {
         match event {
             ServerEvent::Hello(hello) => self.on_hello(now, id, &hello),
@@ -372,7 +377,8 @@ impl Model {
                     if !session.session.take_credit(1, entry.encoded_len() as u64) {
                         break;
                     }
-                    session.session.send_of(*id, Lane::Live, encode_deliver(*id, &entry));
+                    let lane = if *caught_up { Lane::Live } else { Lane::Bulk };
+                    session.session.send_of(*id, lane, encode_deliver(*id, &entry));
                     let sent = session.sent_up_to.entry(*id).or_insert(0);
                     *sent = (*sent).max(*next);
                     *next += 1;
