@@ -96,6 +96,8 @@ pub struct Model {
     pub newest_only: Option<u64>,
     pub dedup_hits: u64,
     pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
+    /// What each Hello said of its app.
+    pub told_background: Vec<bool>,
     pub token_life_ms: u64,
     pub accepts_token: fn(&str) -> bool,
     boots: Vec<(BootId, u64)>,
@@ -119,6 +121,7 @@ impl Model {
             newest_only: None,
             dedup_hits: 0,
             acks: BTreeMap::new(),
+            told_background: Vec::new(),
             token_life_ms: 3_600_000,
             accepts_token: |_| true,
             boots: vec![(BootId::new([1; 16]), 1)],
@@ -259,6 +262,7 @@ impl Model {
     }
 
     fn on_hello(&mut self, now: Millis, id: ConnectionId, hello: &Hello) {
+        self.told_background.push(hello.background);
         if !(self.accepts_token)(&hello.token.0) {
             let refused = Refused {
                 code: ErrorCode::TokenInvalid as u32,

@@ -18,9 +18,9 @@ use talaria_client_core::{
 };
 use talaria_protocol::{
     chain::Chain,
-    entry::Urgency,
+    entry::{EntryKind, Urgency},
     frame::FrameDecoder,
-    ids::{ConversationId, DeviceId},
+    ids::{ClientMessageId, ConversationId, DeviceId},
     message::{Credit, client::Token, content::Content},
     session::{Lane, Millis, client::CloseReason},
 };
@@ -51,6 +51,8 @@ pub struct Device {
     /// The next commit fails.
     pub breaks_store: bool,
     pub offline: bool,
+    /// What it sends is lost on the way.
+    pub mute: bool,
     pub token: Result<String, TokenError>,
     pub tokens_asked: u32,
     /// Queued durably, by text.
@@ -119,6 +121,7 @@ impl World {
             checks_acks: true,
             breaks_store: false,
             offline: false,
+            mute: false,
             token: Ok(subject.into()),
             tokens_asked: 0,
             kept: Vec::new(),
@@ -138,6 +141,21 @@ impl World {
     }
 
     // ---- what tests do ----
+
+    /// Entries in the log as if the device had sent them, all at once.
+    pub fn append_many(&mut self, device: usize, conversation: ConversationId, count: u64) {
+        let connection = self.devices[device].wire.as_ref().unwrap().connection;
+        for n in 0..count {
+            let id = ClientMessageId::from_parts(super::START_MS + n, self.rng.id_bytes());
+            let content = Content::text(n.to_string()).encode();
+            self.model.append(self.now, connection, conversation, EntryKind::Message, content, id);
+        }
+    }
+
+    /// What the server knows the device to hold.
+    pub fn acked(&self, device: usize, conversation: ConversationId) -> u64 {
+        self.model.acks.get(&(self.devices[device].id, conversation)).copied().unwrap_or(0)
+    }
 
     pub fn send(&mut self, device: usize, conversation: ConversationId, text: &str) -> LocalId {
         let content = Content::text(text).encode();
@@ -376,7 +394,7 @@ impl World {
         loop {
             let device = &mut self.devices[index];
             while let Some(frame) = device.engine.poll_transmit() {
-                if let Some(wire) = &mut device.wire {
+                if let Some(wire) = device.wire.as_mut().filter(|_| !device.mute) {
                     let at = (now.0 + delay).max(wire.to_server.back().map_or(0, |(at, _)| *at));
                     wire.to_server.push_back((at, frame));
                 }
