@@ -44,7 +44,7 @@ mod conversation;
 mod driver;
 mod error;
 mod events;
-mod tls;
+mod transport;
 
 pub use client::{Client, Connection, Me};
 pub use config::{ClientConfig, TokenProvider};
@@ -68,6 +68,7 @@ pub use talaria_protocol::{
         content::{Body, Content, MemberAction, MemberChange, Membership},
     },
 };
+pub use transport::{Transport, TransportChoice};
 
 /// A new device's id: make one per installation of the app, keep it, and give it to every [`ClientConfig`].
 ///
