@@ -161,3 +161,58 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{TokenProvider, new_device_id};
+
+    fn dialer(choice: TransportChoice) -> Dialer {
+        let config = ClientConfig::new("127.0.0.1:1", new_device_id(), TokenProvider::fixed("t"));
+        Dialer::new(&config.transport(choice)).unwrap()
+    }
+
+    fn tcp_starts_at_once(dialer: &Dialer) -> bool {
+        dialer.race().tcp_at <= Instant::now()
+    }
+
+    #[tokio::test]
+    async fn what_won_is_remembered_for_the_network() {
+        let mut dialer = dialer(TransportChoice::Auto);
+        assert!(!tcp_starts_at_once(&dialer), "QUIC has a head start");
+        dialer.on_won(Transport::Tcp);
+        assert!(tcp_starts_at_once(&dialer));
+        dialer.on_network(Some("wifi".into()));
+        assert!(!tcp_starts_at_once(&dialer), "another network");
+        dialer.on_won(Transport::Quic);
+        dialer.on_network(None);
+        assert!(tcp_starts_at_once(&dialer), "the one from before");
+        dialer.on_won(Transport::Quic);
+        assert!(!tcp_starts_at_once(&dialer), "which got better");
+        for n in 0..2 * NETWORKS_MAX {
+            dialer.on_network(Some(n.to_string()));
+            dialer.on_won(Transport::Tcp);
+            assert!(dialer.won.len() <= NETWORKS_MAX);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_transport_alone_has_no_race() {
+        let race = dialer(TransportChoice::Tcp).race();
+        assert!(race.quic.is_none() && race.tcp_at <= Instant::now());
+        let race = dialer(TransportChoice::Quic).race();
+        assert!(race.tcp.is_none() && race.quic_until.is_some());
+    }
+
+    #[tokio::test]
+    async fn quic_alone_has_longer_after_each_failure() {
+        let mut dialer = dialer(TransportChoice::Auto);
+        for seconds in [1, 2, 4, 8, 16, 16] {
+            assert_eq!(dialer.race().alone, Duration::from_secs(seconds));
+            dialer.on_failed();
+        }
+        dialer.on_network(None);
+        assert_eq!(dialer.race().alone, QUIC_ALONE);
+    }
+}
