@@ -24,6 +24,6 @@ mod session_driver;
 mod shard_host;
 pub mod shard_thread;
 pub mod tls;
-mod transport;
+pub mod transport;
 
 pub use node::{Node, NodeHandle, StartError};

@@ -148,6 +148,7 @@ metrics! {
         connections "talaria_connections" "Open connections.";
         connections_without_hello "talaria_connections_without_hello" "Connections that have no session yet.";
         sessions "talaria_sessions" "Open sessions.";
+        quic_handshakes "talaria_quic_handshakes" "QUIC handshakes in progress.";
         transmit_bytes "talaria_transmit_queue_bytes" "Bytes waiting to be written, all connections.";
         log_queue "talaria_log_queue_ops" "Log operations under way.";
         read_queue "talaria_read_queue_ops" "Reads under way.";
@@ -166,6 +167,10 @@ metrics! {
         delivered "talaria_entries_delivered_total" "Entries delivered to sessions.";
         panics "talaria_panics_total" "Panics contained.";
         read_failures "talaria_log_read_failures_total" "Reads that found damage or failed.";
+        quic_misrouted "talaria_quic_misrouted_total" "Datagrams that came to another shard than their connection's.";
+        quic_misrouted_dropped "talaria_quic_misrouted_dropped_total" "Of them, those that found their shard's queue full.";
+        quic_retried "talaria_quic_retried_total" "Connections asked to prove their address first.";
+        quic_turned_away "talaria_quic_turned_away_total" "Connections refused or ignored before their handshake, because there were too many.";
         answers_without_session "talaria_answers_dropped_total" "Answers whose session was gone.";
     }
     histograms {

@@ -29,7 +29,11 @@ use crate::{
     shard_host::Ports,
     shard_thread::{ShardError, ShardThread},
     tls::{self, TlsError},
-    transport::tcp,
+    transport::{
+        quic::Endpoints,
+        steering::{Steering, group::SocketGroup, keys::QuicKeys, net::NetCounters},
+        tcp,
+    },
 };
 
 /// Why a node did not start.
@@ -73,6 +77,9 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
+    /// The certificate's crypto lacks what QUIC needs.
+    #[error("tls has no cipher suite for QUIC: {0}")]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     /// The metrics' buckets.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -83,7 +90,7 @@ pub struct Node;
 
 /// A running node. Dropped without [`NodeHandle::shutdown`] it drains by itself and its threads end.
 pub struct NodeHandle {
-    /// Where clients connect.
+    /// Where clients connect, by TCP and by QUIC.
     pub tcp_addr: SocketAddr,
     /// Health and metrics.
     pub admin_addr: SocketAddr,
@@ -105,19 +112,22 @@ impl Node {
     #[allow(clippy::needless_pass_by_value, reason = "the node owns its log")]
     pub fn start(config: Config, log: Arc<dyn CommitLog>) -> Result<NodeHandle, StartError> {
         let Credentials { keyring, tls, ca } = credentials(&config)?;
-        let listener = bind("listen", config.listen, 17443)?;
+        let (listener, quic_sockets) = bind_clients(config.listen, 1)?;
         let admin_listener = bind("admin_listen", config.admin_listen, 17480)?;
         let (tcp_addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let log_info = open(&*log)?;
         let metrics = Arc::new(Metrics::new()?);
         let lifecycle = Arc::new(Lifecycle::default());
+        let quic = quic(&config, quic_sockets, &log_info, &tls, &metrics)?;
         let (log_thread, reader_threads, ports) =
             log_threads(&config, &log, &log_info, &lifecycle, &metrics)?;
         let (probe, probes) = mpsc::channel::<Probe>(PROBES_MAX);
         let shard = ShardThread {
             listener,
             tls,
+            quic,
+            quic_seed: random()?,
             keyring,
             log_info,
             durability: log.durability(),
@@ -177,6 +187,48 @@ fn bind(
     example_port: u16,
 ) -> Result<std::net::TcpListener, StartError> {
     tcp::bind(address).map_err(|source| StartError::Listen { field, address, example_port, source })
+}
+
+/// Pairs of ports that are tried where the configuration leaves the number open.
+const PORT_TRIES: usize = 16;
+
+/// The TCP listener and the UDP sockets of all shards, on the same number.
+fn bind_clients(
+    address: SocketAddr,
+    shards: u16,
+) -> Result<(std::net::TcpListener, SocketGroup), StartError> {
+    let tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    for left in (0..tries).rev() {
+        let listener = bind("listen", address, 17443)?;
+        match SocketGroup::bind(listener.local_addr()?, shards) {
+            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::AddrInUse => {}
+            Ok(sockets) => return Ok((listener, sockets)),
+            Err(source) => {
+                return Err(StartError::Listen { field: "listen", address, example_port: 17443, source });
+            }
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+fn quic(
+    config: &Config,
+    sockets: SocketGroup,
+    log_info: &LogInfo,
+    tls: &rustls::ServerConfig,
+    metrics: &Metrics,
+) -> Result<Arc<Endpoints>, StartError> {
+    let keys = QuicKeys::derive(log_info.id_key.as_bytes());
+    let steering = Steering::new(keys.steering, 1);
+    if let Err(error) = sockets.steer(steering) {
+        tracing::warn!(%error, "the kernel cannot steer QUIC packets: shards hand them to each other");
+    }
+    let counters = NetCounters {
+        misrouted: metrics.quic_misrouted.clone(),
+        dropped: metrics.quic_misrouted_dropped.clone(),
+    };
+    let keepalive = Duration::from_secs(config.keepalive_seconds.into());
+    Ok(Arc::new(Endpoints::new(sockets, steering, keys, tls, keepalive, counters)?))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {

@@ -13,11 +13,11 @@ use talaria_protocol::{
     limits::{FRAME_BYTES_MAX_BEFORE_WELCOME, PROTOCOL_VERSION},
     message::{
         Credit, Durability, RequestId,
-        client::{Hello, Request, Token},
+        client::{ClientFrame, Hello, Request, Token},
         server::{GoAway, Limits, Refused, ServerFrame, Welcome},
     },
     session::{
-        Millis,
+        Lane, Millis,
         server::{Config, ServerEvent, ServerSession},
     },
 };
@@ -72,9 +72,29 @@ pub(crate) struct SessionDriver {
     /// The shard was told that it is gone.
     closed: Cell<bool>,
     end_counted: bool,
+    early: Early,
+}
+
+/// What a transport with early data adds: frames that come before the peer has proved that it is there now.
+#[derive(Debug, Default)]
+struct Early {
+    /// The client may go on after its Hello without waiting for Welcome.
+    pipelined: bool,
+    /// The peer has not yet proved that these are no replayed bytes.
+    unconfirmed: bool,
+    /// A frame that waits for that proof, and everything behind it.
+    held: Option<Bytes>,
 }
 
 impl SessionDriver {
+    /// Of a connection just accepted whose first bytes may be early data: to be followed by [`Self::confirm`]. Its client need
+    /// not wait for Welcome either: what comes behind Hello is kept until then.
+    pub(crate) fn new_early(context: Rc<SessionContext>) -> Self {
+        let mut driver = Self::new(context);
+        driver.early = Early { pipelined: true, unconfirmed: true, held: None };
+        driver
+    }
+
     /// Of a connection just accepted.
     pub(crate) fn new(context: Rc<SessionContext>) -> Self {
         let now = Millis(context.clock.now().mono_ms);
@@ -89,6 +109,7 @@ impl SessionDriver {
             taken: Credit::default(),
             closed: Cell::new(false),
             end_counted: false,
+            early: Early::default(),
             context,
         }
     }
@@ -108,6 +129,11 @@ impl SessionDriver {
         self.session.end_code().is_some()
     }
 
+    /// The code that it ended with.
+    pub(crate) fn end_code(&self) -> Option<u32> {
+        self.session.end_code()
+    }
+
     /// Bytes that [`Self::poll_transmit`] will give.
     pub(crate) fn transmit_bytes(&self) -> usize {
         self.session.transmit_bytes()
@@ -116,6 +142,33 @@ impl SessionDriver {
     /// The next whole frame.
     pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
         self.session.poll_transmit()
+    }
+
+    /// The next whole frame of one lane.
+    pub(crate) fn poll_lane(&mut self, lane: Lane) -> Option<Bytes> {
+        self.session.poll_lane(lane)
+    }
+
+    /// Bytes that [`Self::poll_lane`] will give.
+    pub(crate) fn lane_bytes(&self, lane: Lane) -> usize {
+        self.session.lane_bytes(lane)
+    }
+
+    /// Frames that have come wait for Welcome, or for [`Self::confirm`]: give it no more bytes.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.early.held.is_some() || (self.early.pipelined && matches!(self.stage, Stage::Opening(_)))
+    }
+
+    /// The peer has proved that it is there now, and its bytes are no replay.
+    pub(crate) fn confirm(&mut self) {
+        if !std::mem::take(&mut self.early.unconfirmed) {
+            return;
+        }
+        if !matches!(self.stage, Stage::Unknown) && !self.has_ended() {
+            self.input(|session| Input::Confirm { session });
+        }
+        self.handle_frames();
+        self.settle();
     }
 
     /// When [`Self::handle_timeout`] is due, mono ms.
@@ -140,24 +193,45 @@ impl SessionDriver {
         }
         self.context.metrics.bytes_received.increment(bytes.len() as u64);
         self.decoder.extend(bytes);
-        while !self.has_ended() {
-            match self.decoder.poll_frame() {
-                Ok(Some(payload)) => {
-                    let now = self.now();
-                    self.session.handle_frame(now, payload);
-                }
-                Ok(None) => break,
-                Err(error) => self.session.handle_frame_error(error),
-            }
-            self.handle_events();
-        }
+        self.handle_frames();
         self.settle();
+    }
+
+    fn handle_frames(&mut self) {
+        if !self.early.unconfirmed
+            && let Some(payload) = self.early.held.take()
+        {
+            self.handle_frame(payload);
+        }
+        while !self.has_ended() && !self.is_paused() {
+            match self.decoder.poll_frame() {
+                Ok(Some(payload)) if self.early.unconfirmed && waits_for_proof(&payload) => {
+                    self.early.held = Some(payload);
+                }
+                Ok(Some(payload)) => self.handle_frame(payload),
+                Ok(None) => break,
+                Err(error) => {
+                    self.session.handle_frame_error(error);
+                    self.handle_events();
+                }
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, payload: Bytes) {
+        let now = self.now();
+        self.session.handle_frame(now, payload);
+        self.handle_events();
     }
 
     /// What the shard has for this session.
     pub(crate) fn handle_effects(&mut self) {
+        let paused = self.is_paused();
         while let Some(effect) = self.outbox.take() {
             self.on_effect(effect);
+        }
+        if paused {
+            self.handle_frames();
         }
         self.settle();
     }
@@ -248,7 +322,8 @@ impl SessionDriver {
             "hello"
         );
         self.stage = Stage::Opening(Box::new(Opening { identity: identity.clone(), expires_ms }));
-        self.input(|session| Input::Open { session, identity, credit: hello.credit, confirmed: true });
+        let confirmed = !self.early.unconfirmed;
+        self.input(|session| Input::Open { session, identity, credit: hello.credit, confirmed });
     }
 
     fn refuse(&mut self, code: ErrorCode, message: String, retry_after_ms: u32) {
@@ -352,6 +427,11 @@ impl SessionDriver {
         let now = self.context.clock.now();
         Millis(now.mono_ms).after(Duration::from_millis(unix_ms.saturating_sub(now.unix_ms)))
     }
+}
+
+/// A replayed Logout would end the session's device for its user, and a replayed Reauth tell that a token holds.
+fn waits_for_proof(payload: &Bytes) -> bool {
+    matches!(ClientFrame::parse(payload.clone()), Ok(ClientFrame::Logout | ClientFrame::Reauth { .. }))
 }
 
 impl Drop for SessionDriver {

@@ -26,7 +26,11 @@ use crate::{
     limits::{FLUSH, LINGER},
     session_driver::SessionContext,
     shard_host::{Ports, ShardHost},
-    transport::{Admission, tcp::Acceptor},
+    transport::{
+        Admission,
+        quic::{Endpoints, QuicAcceptor},
+        tcp::Acceptor,
+    },
 };
 
 /// While the node drains, the loop looks this often whether all is done.
@@ -47,6 +51,9 @@ pub enum ShardError {
 pub(crate) struct ShardThread {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) quic: Arc<Endpoints>,
+    /// Of the shard's QUIC endpoint, fresh.
+    pub(crate) quic_seed: [u8; 32],
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) log_info: LogInfo,
     pub(crate) durability: Durability,
@@ -109,6 +116,13 @@ impl ShardThread {
         let acceptor = Acceptor {
             listener: tokio::net::TcpListener::from_std(self.listener)?,
             tls: self.tls,
+            admission: admission.clone(),
+            context: context.clone(),
+            phase: phase.clone(),
+        };
+        tokio::task::spawn_local(acceptor.run());
+        let acceptor = QuicAcceptor {
+            endpoint: self.quic.open(0, self.quic_seed)?,
             admission: admission.clone(),
             context,
             phase: phase.clone(),

@@ -1,7 +1,9 @@
-//! Transports: how bytes of clients come and go. TCP with TLS now; each brings connections to the same session driver.
+//! Transports: how bytes of clients come and go. TCP with TLS, and QUIC; each brings connections to the same session driver.
 
 mod admission;
 mod connection;
+pub mod quic;
+pub mod steering;
 pub(crate) mod tcp;
 mod tls_socket;
 mod transmit;

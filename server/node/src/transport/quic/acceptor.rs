@@ -1,0 +1,65 @@
+//! The QUIC side of a shard: looks at first packets, finds a place, starts the connection's task. Never stops for what one
+//! connection does.
+
+use std::{rc::Rc, time::Instant};
+
+use quinn::{Endpoint, Incoming};
+use tokio::sync::watch;
+
+use super::{
+    connection::Connection,
+    gate::{Gate, Verdict},
+};
+use crate::{lifecycle::Phase, metrics::DropReason, session_driver::SessionContext, transport::Admission};
+
+/// What accepting needs.
+pub(crate) struct QuicAcceptor {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) admission: Rc<Admission>,
+    pub(crate) context: Rc<SessionContext>,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+impl QuicAcceptor {
+    /// Accepts until the node drains; then new connections are refused, and the old ones go on.
+    pub(crate) async fn run(self) {
+        let mut gate = Gate::new(Instant::now(), self.context.metrics.quic_handshakes.clone());
+        while let Some(incoming) = self.endpoint.accept().await {
+            if *self.phase.borrow() != Phase::Serving {
+                incoming.refuse();
+                continue;
+            }
+            match gate.judge(Instant::now(), incoming.remote_address_validated()) {
+                Verdict::Accept => self.start(incoming, &gate),
+                Verdict::Retry => {
+                    self.context.metrics.quic_retried.increment(1);
+                    if let Err(error) = incoming.retry() {
+                        error.into_incoming().refuse();
+                    }
+                }
+                Verdict::Refuse => {
+                    self.context.metrics.quic_turned_away.increment(1);
+                    incoming.refuse();
+                }
+                Verdict::Ignore => {
+                    self.context.metrics.quic_turned_away.increment(1);
+                    incoming.ignore();
+                }
+            }
+        }
+    }
+
+    fn start(&self, incoming: Incoming, gate: &Gate) {
+        let metrics = &self.context.metrics;
+        metrics.accepted.increment(1);
+        let Some(place) = self.admission.admit() else { return incoming.refuse() };
+        // A server can always begin to speak before the handshake is complete.
+        let started = incoming.accept().map(quinn::Connecting::into_0rtt);
+        let Ok(Ok((link, done))) = started else {
+            return metrics.connection_dropped(DropReason::Handshake);
+        };
+        let connection =
+            Connection::new(self.context.clone(), link, done, gate.enter(), place, self.phase.clone());
+        tokio::task::spawn_local(connection.run());
+    }
+}
