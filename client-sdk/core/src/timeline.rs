@@ -236,6 +236,11 @@ impl Timeline {
         dropped
     }
 
+    /// A gap did not close: what waits behind it is dropped, for it holds credit that closing the gap needs.
+    pub fn on_gap_late(&mut self) -> Vec<Entry> {
+        self.drop_waiting()
+    }
+
     /// The connection is gone.
     pub fn on_disconnected(&mut self) -> Vec<Entry> {
         let dropped = match self.phase {

@@ -261,6 +261,27 @@ fn what_is_truncated_is_told_and_later_entries_go_on() {
     assert_eq!(world.devices[BOB].engine.stats().chain_mismatches, 0);
 }
 
+#[test]
+fn a_gap_that_stays_open_is_asked_for_though_what_waits_fills_the_window() {
+    let (mut world, conversation) = pair_with(Credit { entries: 20, bytes: 1 << 20 });
+    world.lanes_ms_max = Some([20, 20, 20]);
+    world.cut(BOB);
+    world.settle();
+    world.devices[ALICE].offline = true;
+    world.cut(ALICE);
+    world.model.swallows = Some(3);
+    for n in 0..30 {
+        world.send(BOB, conversation, &n.to_string());
+    }
+    world.run(1_000);
+    assert!(world.waited_max > 10, "{} wait", world.waited_max);
+    world.run(100_000);
+    world.devices[ALICE].offline = false;
+    world.settle();
+    world.check_logs();
+    assert!(world.devices[BOB].engine.stats().gaps > 0);
+}
+
 /// Fills a gap by pages from its end to its beginning, each proven against what is held around it.
 fn page_through(world: &mut World, conversation: ConversationId, gap: std::ops::RangeInclusive<u64>) -> u64 {
     let (mut to, mut shown) = (*gap.end(), 0);

@@ -73,6 +73,9 @@ pub(crate) struct Shared {
     pub(crate) me: Mutex<Option<Me>>,
     /// What carries the connection, while online.
     pub(crate) transport: Mutex<Option<Transport>>,
+    /// Hellos in first packets that the server took, and that it did not.
+    pub(crate) early_data_taken: AtomicU64,
+    pub(crate) early_data_refused: AtomicU64,
     /// Why the last attempt to connect failed.
     pub(crate) last_failure: Mutex<Option<String>>,
     /// History pages that did not fit.
@@ -356,6 +359,13 @@ impl Client {
     pub async fn rebind_udp(&self) -> bool {
         let (done, end) = oneshot::channel();
         self.commands.send(Command::Rebind(done)).await.is_ok() && end.await.unwrap_or(false)
+    }
+
+    /// How often the server took early data, and how often it refused it. For tests.
+    #[doc(hidden)]
+    pub fn early_data(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        (read(&self.shared.early_data_taken), read(&self.shared.early_data_refused))
     }
 
     /// Cuts the connection at once, as a lost network does; the client reconnects. For tests.

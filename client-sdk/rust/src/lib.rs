@@ -5,6 +5,10 @@
 //! conversation's hash chain, and tells the app by [`Client::events`]. Networks, servers and apps may die in between:
 //! what was queued goes out, what was missed comes in.
 //!
+//! It is carried by QUIC or by TLS over TCP, whichever works first where the device is: see
+//! [`ClientConfig::transport`]. Of the life of a phone it needs to be told two things, that the network has changed
+//! ([`Client::network_changed`]) and that the app came to the front or left it ([`Client::set_foreground`]).
+//!
 //! What outlives the app's process is up to the [`Store`]. The one that comes with this crate, [`MemoryStore`], keeps nothing
 //! beyond it: an app whose outbox and history must survive a restart brings a store of its own, which
 //! [`store_contract`] checks.
@@ -48,7 +52,7 @@ mod transport;
 
 pub use client::{Client, Connection, Me};
 pub use config::{ClientConfig, TokenProvider};
-pub use conversation::{Conversation, History, IntoUser, Outgoing, SendHandle};
+pub use conversation::{Conversation, History, IntoUser, Outgoing, SendHandle, TimelineItem};
 pub use error::{ConfigError, ConnectError, HistoryError, QueueError, RequestError, SendError};
 pub use events::Events;
 /// The types in a [`StoreBatch`](store::StoreBatch), for who writes a [`Store`].

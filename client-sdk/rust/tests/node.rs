@@ -166,5 +166,6 @@ async fn a_node_that_is_known_takes_the_hello_with_the_first_packet() {
         }
         let stats = alice.stats();
         assert_eq!((stats.sessions, stats.disconnects), (6, 5), "{stats:?}");
+        assert_eq!(alice.early_data(), (if early_data { 5 } else { 0 }, 0));
     }
 }

@@ -94,6 +94,8 @@ pub struct Model {
     pub refuse_next: std::collections::VecDeque<ErrorCode>,
     /// Leave out all but so many of the newest entries at resume.
     pub newest_only: Option<u64>,
+    /// An entry of this seq is not sent, once: the server is broken.
+    pub swallows: Option<u64>,
     pub dedup_hits: u64,
     pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
     /// What each Hello said of its app.
@@ -119,6 +121,7 @@ impl Model {
             faults: Faults::default(),
             refuse_next: Default::default(),
             newest_only: None,
+            swallows: None,
             dedup_hits: 0,
             acks: BTreeMap::new(),
             told_background: Vec::new(),
@@ -382,7 +385,9 @@ impl Model {
                         break;
                     }
                     let lane = if *caught_up { Lane::Live } else { Lane::Bulk };
-                    session.session.send_of(*id, lane, encode_deliver(*id, &entry));
+                    if self.swallows.take_if(|seq| *seq == *next).is_none() {
+                        session.session.send_of(*id, lane, encode_deliver(*id, &entry));
+                    }
                     let sent = session.sent_up_to.entry(*id).or_insert(0);
                     *sent = (*sent).max(*next);
                     *next += 1;

@@ -11,7 +11,12 @@
 mod jobs;
 mod perform;
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use quinn::Endpoint;
 use talaria_client_core::{
@@ -287,9 +292,13 @@ impl Driver {
         match progress {
             Progress::Read => self.on_read(),
             Progress::Wrote => {}
-            Progress::Confirmed => self.on_won(),
+            Progress::Confirmed => {
+                self.shared.early_data_taken.fetch_add(1, Ordering::Relaxed);
+                self.on_won();
+            }
             Progress::BeginAgain => {
                 tracing::debug!("the server did not take the early data");
+                self.shared.early_data_refused.fetch_add(1, Ordering::Relaxed);
                 self.on_won();
                 if let Some(link) = &self.link {
                     self.engine.handle_connected(now, link.streams());
@@ -303,7 +312,7 @@ impl Driver {
         let now = self.now();
         let mut index = 0;
         // A frame may end the session, and with it the link.
-        while let Some(decoder) = self.link.as_mut().and_then(|link| link.decoders().into_iter().nth(index)) {
+        while let Some(decoder) = self.link.as_mut().and_then(|link| link.decoder(index)) {
             decoder.set_frame_bytes_max(self.engine.frame_bytes_max());
             match decoder.poll_frame() {
                 Ok(Some(payload)) => self.engine.handle_frame(now, payload),

@@ -119,11 +119,11 @@ impl Link {
         }
     }
 
-    /// One for each stream of frames, the most urgent first.
-    pub(crate) fn decoders(&mut self) -> Vec<&mut FrameDecoder> {
+    /// One for each stream of frames, the most urgent first; `None` beyond the last.
+    pub(crate) fn decoder(&mut self, index: usize) -> Option<&mut FrameDecoder> {
         match self {
-            Self::Tcp(link) => vec![link.decoder()],
-            Self::Quic(link) => link.decoders(),
+            Self::Tcp(link) => (index == 0).then(|| link.decoder()),
+            Self::Quic(link) => link.decoder(index),
         }
     }
 

@@ -214,12 +214,9 @@ impl QuicLink {
         &mut self.output
     }
 
-    pub(super) fn decoders(&mut self) -> Vec<&mut FrameDecoder> {
-        self.streams
-            .iter_mut()
-            .filter(|stream| stream.kind != Kind::Opening)
-            .map(|s| &mut s.decoder)
-            .collect()
+    /// Those that have not said what they are come last, without bytes.
+    pub(super) fn decoder(&mut self, index: usize) -> Option<&mut FrameDecoder> {
+        self.streams.get_mut(index).map(|stream| &mut stream.decoder)
     }
 
     pub(super) fn rebind(&self) -> io::Result<()> {

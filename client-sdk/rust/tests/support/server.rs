@@ -40,8 +40,6 @@ pub struct Counts {
     pub quic: AtomicU32,
     /// Hellos that came before the handshake's end.
     pub early: AtomicU32,
-    /// Early data that was refused.
-    pub refused: AtomicU32,
     /// Connections whose peer moved to another address.
     pub moved: AtomicU32,
     /// Connections that the client closed with code 0.
