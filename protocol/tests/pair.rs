@@ -297,6 +297,22 @@ fn a_server_that_no_longer_hears_tells_the_client() {
 }
 
 #[test]
+fn a_probe_is_answered_or_ends_the_session_within_seconds() {
+    let mut pair = Pair::live(1);
+    for _ in 0..20 {
+        pair.client.probe(pair.now);
+        pair.run(10);
+        assert!(pair.client.is_live(), "its pong came");
+    }
+    pair.client.probe(pair.now);
+    pair.cut();
+    // A pong of an earlier ping says nothing about the path now.
+    pair.client.handle_frame(pair.now, strip(&ServerFrame::Pong { nonce: 1, hlc: Hlc(0) }.encode()));
+    pair.run(6);
+    assert_eq!(pair.client_events, [ClientEvent::Closed { reason: CloseReason::PathDead }]);
+}
+
+#[test]
 fn a_token_is_renewed_or_ends_the_session() {
     let mut pair = Pair::new(1);
     pair.token_lifetime = Duration::from_secs(100);
@@ -459,6 +475,22 @@ fn deliveries_wait_for_credit_and_go_on_with_it() {
         assert_eq!(received, (1..=100).collect::<Vec<_>>());
         assert!(pair.server.is_live());
         assert!(pair.server_events.iter().all(|event| *event == ServerEvent::CreditGranted));
+    }
+}
+
+#[test]
+fn a_server_that_sends_more_than_was_granted_is_left() {
+    for credit in [Credit { entries: 2, bytes: 1 << 20 }, Credit { entries: 100, bytes: 80 }] {
+        let mut pair = Pair::with_hello(1, Hello { credit, ..hello() });
+        pair.run(1);
+        pair.client_events.clear();
+        for seq in 1..=3 {
+            pair.server.send_of(CONVERSATION, Lane::Live, encode_deliver(CONVERSATION, &hidden(seq)));
+        }
+        pair.run(1);
+        let last = pair.client_events.last();
+        assert!(matches!(last, Some(ClientEvent::Closed { reason: CloseReason::Violation(_) })), "{last:?}");
+        assert_eq!(pair.client_events.len(), 3, "two entries of the grant, and the end");
     }
 }
 

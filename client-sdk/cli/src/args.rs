@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use talaria_client::{ConversationId, DeviceId, new_device_id};
+use talaria_client::{ConversationId, DeviceId, TransportChoice, new_device_id};
 
 /// Chat over a Talaria server.
 #[derive(Debug, Parser)]
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// The tenant, where the server has several.
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) tenant: String,
+    /// What carries the connection; auto takes whichever works first, QUIC with a head start.
+    #[arg(long, value_name = "auto|quic|tcp", default_value = "auto", value_parser = parse_transport)]
+    pub(crate) transport: TransportChoice,
     /// A token of the user to chat as.
     #[arg(long, value_name = "JWT", env = "TALARIA_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -105,6 +108,15 @@ fn device_at(path: &Path) -> anyhow::Result<DeviceId> {
 
 pub(crate) fn parse_conversation(text: &str) -> Result<ConversationId, String> {
     hex16(text).map(ConversationId::new).ok_or_else(|| "an id is 32 hexadecimal digits, see /list".into())
+}
+
+fn parse_transport(text: &str) -> Result<TransportChoice, String> {
+    match text {
+        "auto" => Ok(TransportChoice::Auto),
+        "quic" => Ok(TransportChoice::Quic),
+        "tcp" => Ok(TransportChoice::Tcp),
+        _ => Err("it is auto, quic or tcp".into()),
+    }
 }
 
 /// Sixteen bytes in hexadecimal, with or without a UUID's hyphens.

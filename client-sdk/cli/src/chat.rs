@@ -85,15 +85,13 @@ impl Chat {
 
     fn introduction(&self) -> String {
         let me = self.client.me().map(|me| me.subject).unwrap_or_default();
+        let over = self.over();
         match &self.current {
             Some(conversation) => {
-                format!(
-                    "you are {me}, in {} ({})",
-                    self.names.conversation(conversation.id()),
-                    conversation.id()
-                )
+                let id = conversation.id();
+                format!("you are {me}{over}, in {} ({id})", self.names.conversation(id))
             }
-            None => format!("you are {me}; /with USER begins a chat, /help says more"),
+            None => format!("you are {me}{over}; /with USER begins a chat, /help says more"),
         }
     }
 
@@ -251,7 +249,7 @@ impl Chat {
 
     fn on_connection(&self, state: &Connection) -> anyhow::Result<()> {
         match state {
-            Connection::Online => self.note("online"),
+            Connection::Online => self.note(&format!("online{}", self.over())),
             Connection::Connecting => {}
             Connection::Backoff { until } => {
                 let wait = until.saturating_duration_since(Instant::now());
@@ -266,6 +264,11 @@ impl Chat {
             Connection::Stopped(reason) => bail!("{reason}"),
         }
         Ok(())
+    }
+
+    /// What carries the connection, to be added to a line.
+    fn over(&self) -> String {
+        self.client.transport().map_or_else(String::new, |transport| format!(" over {transport}"))
     }
 
     fn fail(&mut self, text: &str) {
@@ -296,6 +299,10 @@ impl Chat {
             Line::Help => print!("{HELP}"),
             Line::List => self.list().await?,
             Line::Who => self.note(&self.introduction()),
+            Line::Network(name) => {
+                self.client.network_changed(name.as_deref()).await;
+                self.note(&format!("in the network {}", name.as_deref().unwrap_or("without a name")));
+            }
             Line::With(user) => {
                 let conversation = self.client.direct_with(user).await?;
                 self.switch(conversation).await?;

@@ -12,6 +12,7 @@ pub(crate) const HELP: &str = "\
 /members               who is in this conversation
 /history [SEQ]         the latest entries, or those from SEQ on
 /who                   who and where you are
+/network [NAME]        as if the device had come to another network
 /quit                  the end
 //text                 send a line that begins with a slash
 ";
@@ -31,6 +32,7 @@ pub(crate) enum Line {
     Members,
     History(Option<u64>),
     Who,
+    Network(Option<String>),
     Help,
     Quit,
 }
@@ -71,6 +73,9 @@ pub(crate) fn parse(line: &str) -> Result<Line, String> {
         ("leave", []) => Ok(Line::Leave),
         ("members", []) => Ok(Line::Members),
         ("who", []) => Ok(Line::Who),
+        ("network", []) => Ok(Line::Network(None)),
+        ("network", [name]) => Ok(Line::Network(Some(name.clone()))),
+        ("network", _) => usage("/network [NAME]"),
         ("help", _) => Ok(Line::Help),
         ("quit" | "exit", _) => Ok(Line::Quit),
         _ => Err(format!("/{name} is not understood; /help says what is")),
@@ -120,6 +125,8 @@ mod tests {
             ("/add x", Line::Add(strings(&["x"]))),
             ("/history", Line::History(None)),
             ("/history 12", Line::History(Some(12))),
+            ("/network", Line::Network(None)),
+            ("/network wifi:home", Line::Network(Some("wifi:home".into()))),
             ("/quit", Line::Quit),
         ];
         for (text, line) in table {

@@ -36,7 +36,8 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = ClientConfig::new(&args.server, args.device()?, TokenProvider::fixed(args.token()?))
-        .tenant(&args.tenant);
+        .tenant(&args.tenant)
+        .transport(args.transport);
     if let Some(ca) = &args.ca {
         config = config.ca_file(ca)?;
     }

@@ -208,6 +208,11 @@ impl Asks {
         late.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
+    /// None wait.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Nobody waits for it any more.
     pub fn take(&mut self, ask_id: AskId) -> Option<(AskId, Option<RequestId>)> {
         self.pending.remove(&ask_id).map(|pending| match pending.state {

@@ -24,10 +24,8 @@ impl Backoff {
         let cap = BACKOFF_BASE.saturating_mul(1 << self.attempts.min(16)).min(BACKOFF_MAX);
         self.attempts = self.attempts.saturating_add(1);
         let jitter = rng.below(cap);
-        match at_least_ms {
-            0 => jitter,
-            ms => retry_delay(ms, rng) + jitter.min(BACKOFF_BASE),
-        }
+        let asked = Duration::from_millis(at_least_ms.into());
+        asked + rng.below(asked / 2) + if asked.is_zero() { jitter } else { jitter.min(BACKOFF_BASE) }
     }
 
     /// A session lasted: start over.
@@ -66,8 +64,11 @@ mod tests {
     fn never_comes_back_before_it_was_asked_to() {
         let mut rng = Rng::new([2; 32]);
         for _ in 0..100 {
-            let delay = Backoff::default().next_delay(5_000, &mut rng);
-            assert!((Duration::from_secs(5)..Duration::from_secs(8)).contains(&delay), "{delay:?}");
+            for asked in [5, 600] {
+                let delay = Backoff::default().next_delay(asked * 1_000, &mut rng);
+                let asked = Duration::from_secs(asked.into());
+                assert!((asked..asked * 8 / 5).contains(&delay), "{delay:?}");
+            }
             let delay = retry_delay(100, &mut rng);
             assert!((Duration::from_millis(100)..=Duration::from_millis(150)).contains(&delay), "{delay:?}");
         }

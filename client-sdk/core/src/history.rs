@@ -23,8 +23,9 @@ pub enum HistoryMismatch {
     },
 }
 
-/// Proves a page of a conversation against the entries that are held from just before its first one to its last one,
-/// ascending.
+/// Proves a page of a conversation against the entries that are held from just before its first one to just after its
+/// last one, ascending. A page that fills a gap is proven where it meets what is held: the entry before the gap, and the
+/// one after it, whose hash follows from the page's last.
 ///
 /// # Errors
 /// It does not fit.
@@ -55,6 +56,12 @@ pub fn verify(
         chain = chain.next(conversation, seq, &entry.leaf().ok_or(broken)?);
         check(seq, chain)?;
         views.push(view);
+    }
+    let after = first.seq + page.entries.len() as u64;
+    if let Ok(index) = held.binary_search_by_key(&after, |held| held.entry.seq)
+        && let Some(leaf) = held.get(index).and_then(|held| held.entry.leaf())
+    {
+        check(after, chain.next(conversation, after, &leaf))?;
     }
     Ok(views)
 }

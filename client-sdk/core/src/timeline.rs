@@ -1,6 +1,7 @@
 //! One conversation's way into the store: entries come in as they arrive, and leave in the order of their seq, each
 //! proven into the chain. Two cursors: what the store holds, and what is applied but not committed yet. A gap is
-//! never passed over, a seq never leaves twice.
+//! never passed over, a seq never leaves twice. What arrives before its turn is held: entries within the connection's
+//! credit, [`LEFT_OUT_MAX`] words on what is left out, one `CaughtUp`; the end of the connection drops all of it.
 //!
 //! ```text
 //!           Resume            CaughtUp
@@ -30,6 +31,29 @@ use crate::{
 
 /// A gap that does not close within this time is asked for again.
 pub const GAP_MS_MAX: u64 = 5_000;
+/// Words on left-out entries that may wait for the entries before them; with one more, what is held is dropped and
+/// asked for again.
+pub const LEFT_OUT_MAX: usize = 8;
+
+/// How what the server sends reaches this device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// In the order in which it was sent: TCP.
+    One,
+    /// Live entries may overtake others, and what is said of the session may overtake both: QUIC.
+    Many,
+}
+
+/// Entries that the server leaves out, by `Skipped` or `Truncated`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// First; 0: whatever comes after what is held.
+    pub from: u64,
+    /// Last.
+    pub to: u64,
+    /// chain(to).
+    pub chain: Chain,
+}
 
 /// The server's log went back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +81,28 @@ pub enum Phase {
     Damaged(DamageKind),
 }
 
+/// What is next in a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ready {
+    /// To be given to [`Timeline::apply`].
+    Entry(Entry),
+    /// These are not held and count as if they were; the cursor has moved.
+    Gap {
+        /// First.
+        from: u64,
+        /// Last.
+        to: u64,
+        /// The server does not have them either.
+        is_truncated: bool,
+        /// Entries that had come for it.
+        dropped: Vec<Entry>,
+    },
+}
+
 /// What became of an entry that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intake {
-    /// It is held until its turn; [`Timeline::next_entry`] gives it.
+    /// It is held until its turn; [`Timeline::poll_ready`] gives it.
     Kept,
     /// It is held or applied already.
     Duplicate,
@@ -96,6 +138,12 @@ pub struct Timeline {
     applied: Cursor,
     phase: Phase,
     waiting: BTreeMap<u64, Entry>,
+    /// Wait for the entries before them, by `from`.
+    left_out: BTreeMap<u64, LeftOut>,
+    /// The head and its hash of a `CaughtUp` that came before the last entries up to it.
+    caught_up: Option<(u64, Option<Chain>)>,
+    /// The `CaughtUp` of an earlier `Resume` may still come.
+    is_stale: bool,
     gap_since: Option<Millis>,
     acked: u64,
     /// Times that it was resumed on this connection.
@@ -113,6 +161,9 @@ impl Timeline {
             applied: stored,
             phase: Phase::Idle,
             waiting: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            caught_up: None,
+            is_stale: false,
             gap_since: None,
             acked: 0,
             resumes: 0,
@@ -152,12 +203,11 @@ impl Timeline {
 
     /// To be resumed: the cursor to offer, or `None` until the store has what is applied. What waited comes again.
     pub fn begin_resume(&mut self) -> (Option<Cursor>, Vec<Entry>) {
-        let dropped = self.drop_waiting();
+        let dropped = self.leave(Phase::Idle);
         if !self.is_settled() {
-            self.phase = Phase::Idle;
             return (None, dropped);
         }
-        if self.proof == Proof::Wanted && self.phase != Phase::Resuming {
+        if self.proof == Proof::Wanted && !self.is_stale {
             self.proof = Proof::Asked;
         }
         self.phase = Phase::Resuming;
@@ -181,29 +231,34 @@ impl Timeline {
 
     /// Its delivery has stopped for now: to be resumed when the gap's time is over.
     pub fn on_refused(&mut self, now: Millis) -> Vec<Entry> {
-        let dropped = self.drop_waiting();
-        self.phase = Phase::Idle;
+        let dropped = self.leave(Phase::Idle);
         self.gap_since = Some(now);
         dropped
     }
 
+    /// A gap did not close: what waits behind it is dropped, for it holds credit that closing the gap needs.
+    pub fn on_gap_late(&mut self) -> Vec<Entry> {
+        self.drop_waiting()
+    }
+
     /// The connection is gone.
     pub fn on_disconnected(&mut self) -> Vec<Entry> {
-        if !matches!(self.phase, Phase::Damaged(_)) {
-            self.phase = Phase::Idle;
-        }
+        let dropped = match self.phase {
+            Phase::Damaged(_) => self.drop_waiting(),
+            _ => self.leave(Phase::Idle),
+        };
+        self.is_stale = false;
         self.acked = 0;
         self.resumes = 0;
         if self.proof == Proof::Asked {
             self.proof = Proof::Wanted;
         }
-        self.drop_waiting()
+        dropped
     }
 
     /// The next content is not here: nothing is taken until the history brought it.
     pub fn on_fetching(&mut self) -> Vec<Entry> {
-        self.phase = Phase::Fetching;
-        self.drop_waiting()
+        self.leave(Phase::Fetching)
     }
 
     /// The history brought what was missing, or did not: resume.
@@ -215,12 +270,20 @@ impl Timeline {
 
     /// Nothing is taken any more.
     pub fn on_damaged(&mut self, kind: DamageKind) -> Vec<Entry> {
-        self.phase = Phase::Damaged(kind);
+        self.leave(Phase::Damaged(kind))
+    }
+
+    /// To a phase that takes nothing, at least for now.
+    fn leave(&mut self, phase: Phase) -> Vec<Entry> {
+        self.is_stale |= self.phase == Phase::Resuming && self.caught_up.is_none();
+        self.phase = phase;
         self.drop_waiting()
     }
 
     fn drop_waiting(&mut self) -> Vec<Entry> {
         self.gap_since = None;
+        self.left_out.clear();
+        self.caught_up = None;
         std::mem::take(&mut self.waiting).into_values().collect()
     }
 
@@ -239,20 +302,45 @@ impl Timeline {
         Intake::Kept
     }
 
-    /// The next entry in order, if it has arrived.
-    pub fn next_entry(&mut self) -> Option<Entry> {
+    /// `Skipped` or `Truncated` has arrived. False when more of them wait than a server has reason to send.
+    pub fn handle_left_out(&mut self, left_out: LeftOut, now: Millis) -> bool {
+        let concerns = matches!(self.phase, Phase::Resuming | Phase::Live) && left_out.to > self.applied.seq;
+        if !concerns {
+            return true;
+        }
+        if left_out.from > self.applied.seq + 1 {
+            self.gap_since.get_or_insert(now);
+        }
+        self.left_out.insert(left_out.from, left_out);
+        self.left_out.len() <= LEFT_OUT_MAX
+    }
+
+    /// What is next, if it has arrived. An entry comes before a word that it is left out.
+    pub fn poll_ready(&mut self, now: Millis) -> Option<Ready> {
         if !matches!(self.phase, Phase::Resuming | Phase::Live) {
             return None;
         }
-        let first = self.waiting.first_entry()?;
-        if *first.key() != self.applied.seq + 1 {
-            return None;
-        }
-        let entry = first.remove();
-        if self.waiting.is_empty() {
-            self.gap_since = None;
-        }
-        Some(entry)
+        let next = self.applied.seq + 1;
+        let ready = match self.waiting.remove(&next) {
+            Some(entry) => Ready::Entry(entry),
+            None => self.pass_over(next)?,
+        };
+        // It moves: what still waits has its full time again.
+        let waits = !self.waiting.is_empty() || !self.left_out.is_empty() || self.caught_up.is_some();
+        self.gap_since = waits.then_some(now);
+        Some(ready)
+    }
+
+    /// Counts left-out entries from `next` on as held, if it is their turn.
+    fn pass_over(&mut self, next: u64) -> Option<Ready> {
+        self.left_out.retain(|_, left_out| left_out.to >= next);
+        let from = *self.left_out.range(..=next).next()?.0;
+        let LeftOut { to, chain, .. } = self.left_out.remove(&from)?;
+        // The epoch of the last header that is known goes with it ([DLV-61]).
+        self.applied = Cursor { epoch: self.applied.epoch, seq: to, chain };
+        let after = self.waiting.split_off(&(to + 1));
+        let dropped = std::mem::replace(&mut self.waiting, after).into_values().collect();
+        Some(Ready::Gap { from: next, to, is_truncated: from == 0, dropped })
     }
 
     /// Proves an entry into the chain, its content filled in. It is to be stored and, after that, shown.
@@ -277,41 +365,49 @@ impl Timeline {
         Ok(Applied { stored: StoredEntry { entry, chain }, view })
     }
 
-    /// Entries up to `to` are left out: they count as held. True when that concerns this device.
-    pub fn handle_left_out(&mut self, to: u64, chain: Chain) -> bool {
-        if !matches!(self.phase, Phase::Resuming | Phase::Live) || to <= self.applied.seq {
-            return false;
-        }
-        // The epoch of the last header that is known goes with it ([DLV-61]).
-        self.applied = Cursor { epoch: self.applied.epoch, seq: to, chain };
-        self.waiting = self.waiting.split_off(&(to + 1));
-        true
-    }
-
-    /// All up to `head` was sent, `chain` is its hash where this device may know.
+    /// All up to `head` was sent, `chain` is its hash where this device may know. With [`Streams::Many`] the last of
+    /// it may still be on its way: [`poll_caught_up`](Self::poll_caught_up) says when it has come.
     ///
     /// # Errors
-    /// What is applied is another history, or on a connection's first `Resume` another seq ([DLV-44]): something is
-    /// missing.
+    /// What is applied is another history; or, where everything comes in order, on a connection's first `Resume`
+    /// another seq ([DLV-44]): something is missing.
     pub fn handle_caught_up(
         &mut self,
         head: u64,
         chain: Option<Chain>,
+        streams: Streams,
         now: Millis,
     ) -> Result<CaughtUp, DamageKind> {
         if !matches!(self.phase, Phase::Resuming | Phase::Live) {
+            self.is_stale = false;
             return Ok(CaughtUp::No);
         }
-        if self.applied.seq != head && self.resumes == 1 {
+        if streams == Streams::One && self.applied.seq != head && self.resumes == 1 {
             return Err(DamageKind::Incomplete);
         }
+        self.caught_up = Some((head, chain));
+        if self.applied.seq < head {
+            self.gap_since.get_or_insert(now);
+        }
+        self.poll_caught_up().map(|end| end.map_or(CaughtUp::No, |(_, end)| end))
+    }
+
+    /// Whether everything up to the head of a `CaughtUp` is applied now, and that head: once. To be asked after each
+    /// [`apply`](Self::apply) and each [`Ready::Gap`].
+    ///
+    /// # Errors
+    /// What is applied is another history than the server's.
+    pub fn poll_caught_up(&mut self) -> Result<Option<(u64, CaughtUp)>, DamageKind> {
+        let Some((head, chain)) = self.caught_up.filter(|(head, _)| self.applied.seq >= *head) else {
+            return Ok(None);
+        };
         if self.applied.seq == head && chain.is_some_and(|chain| chain != self.applied.chain) {
             return Err(DamageKind::ChainMismatch);
         }
+        self.caught_up = None;
         self.phase = Phase::Live;
-        if self.applied.seq < head {
-            self.gap_since.get_or_insert(now);
-            return Ok(CaughtUp::No);
+        if self.waiting.is_empty() && self.left_out.is_empty() {
+            self.gap_since = None;
         }
         if self.acked == self.resumed_at {
             // The cursor that was offered may be ahead of what was ever acknowledged.
@@ -321,7 +417,8 @@ impl Timeline {
         if proven {
             self.proof = Proof::None;
         }
-        Ok(CaughtUp::Yes { proven })
+        self.is_stale = false;
+        Ok(Some((head, CaughtUp::Yes { proven })))
     }
 
     /// The log went back.
@@ -332,8 +429,9 @@ impl Timeline {
         if fork.first_seq == 0 || fork.first_seq > self.applied.seq {
             return Err(DamageKind::BadFork);
         }
-        let dropped = self.drop_waiting();
-        self.phase = Phase::Rewinding(fork);
+        let dropped = self.leave(Phase::Rewinding(fork));
+        // This answers the `Resume`: no `CaughtUp` will.
+        self.is_stale = false;
         Ok(dropped)
     }
 
@@ -356,6 +454,11 @@ impl Timeline {
         }
         self.acked = self.stored.seq;
         Some(self.acked)
+    }
+
+    /// Entries that wait for those before them.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// When a gap has been open for too long.

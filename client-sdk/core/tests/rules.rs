@@ -11,6 +11,7 @@ use talaria_client_core::{
     history,
     outbox::WINDOW_ITEMS,
     store::{ConversationWrite, Store, StoreBatch},
+    timeline::Streams,
 };
 use talaria_protocol::{
     chain::Chain,
@@ -227,7 +228,7 @@ fn what_is_skipped_is_told_and_counts_as_held() {
 }
 
 #[test]
-fn what_is_truncated_is_told() {
+fn what_is_truncated_is_told_and_later_entries_go_on() {
     let (mut world, conversation) = pair();
     world.devices[BOB].offline = true;
     world.cut(BOB);
@@ -239,6 +240,110 @@ fn what_is_truncated_is_told() {
     world.devices[BOB].offline = false;
     world.settle();
     assert!(has(&world, BOB, |event| *event == Event::Truncated { conversation, first_seq: 11 }));
+    world.send(ALICE, conversation, "on");
+    world.send(BOB, conversation, "and on");
+    world.settle();
+    world.run(1_000);
+    assert_eq!(world.acked(BOB, conversation), 23);
+    let held = world.devices[BOB].store.entries(conversation, 1, 100).unwrap();
+    assert_eq!(
+        held.iter().map(|held| held.entry.seq).collect::<Vec<_>>(),
+        Vec::from_iter((1..2).chain(11..24))
+    );
+    let ask = |from| Ask::History { conversation, from, direction: Direction::Backward, entries_max: 10 };
+    let Ok(Answer::History(page)) = world.ask(BOB, ask(10)) else { panic!("no page") };
+    assert!(
+        page.entries.is_empty() && page.first_seq == 11 && !page.more,
+        "there is no more to page: {page:?}"
+    );
+    world.crash(BOB);
+    world.settle();
+    assert_eq!(world.devices[BOB].engine.stats().chain_mismatches, 0);
+}
+
+#[test]
+fn a_gap_that_stays_open_is_asked_for_though_what_waits_fills_the_window() {
+    let (mut world, conversation) = pair_with(Credit { entries: 20, bytes: 1 << 20 });
+    world.lanes_ms_max = Some([20, 20, 20]);
+    world.cut(BOB);
+    world.settle();
+    world.devices[ALICE].offline = true;
+    world.cut(ALICE);
+    world.model.swallows = Some(3);
+    for n in 0..30 {
+        world.send(BOB, conversation, &n.to_string());
+    }
+    world.run(1_000);
+    assert!(world.waited_max > 10, "{} wait", world.waited_max);
+    world.run(100_000);
+    world.devices[ALICE].offline = false;
+    world.settle();
+    world.check_logs();
+    assert!(world.devices[BOB].engine.stats().gaps > 0);
+}
+
+/// Fills a gap by pages from its end to its beginning, each proven against what is held around it.
+fn page_through(world: &mut World, conversation: ConversationId, gap: std::ops::RangeInclusive<u64>) -> u64 {
+    let (mut to, mut shown) = (*gap.end(), 0);
+    while to >= *gap.start() {
+        let ask = Ask::History { conversation, from: to, direction: Direction::Backward, entries_max: 200 };
+        let Ok(Answer::History(page)) = world.ask(BOB, ask) else { panic!("no page") };
+        let (first, count) = (page.entries[0].seq, page.entries.len());
+        let held = world.devices[BOB].store.entries(conversation, first - 1, count + 2).unwrap();
+        let views = history::verify(conversation, &page, &held).unwrap();
+        shown += views.iter().filter(|view| gap.contains(&view.seq)).count() as u64;
+        to = first - 1;
+    }
+    shown
+}
+
+#[test]
+fn a_gap_of_a_hundred_thousand_costs_nothing_and_is_paged_on_demand() {
+    for lanes in [None, Some([20, 20, 200])] {
+        let (mut world, conversation) = pair();
+        world.lanes_ms_max = lanes;
+        world.devices[BOB].offline = true;
+        world.cut(BOB);
+        world.append_many(ALICE, conversation, 100_000);
+        // The newest page first.
+        world.model.newest_only = Some(500);
+        world.devices[BOB].offline = false;
+        world.run(60_000);
+        world.settle();
+        let gap = Event::Skipped { conversation, from: 2, to: 99_501 };
+        assert!(has(&world, BOB, |event| *event == gap));
+        let told = world.devices[BOB].events.len();
+        assert!(told < 600, "{told} events");
+        assert!(world.waited_max <= 1_000, "{} entries were held in memory", world.waited_max);
+        let held = world.devices[BOB].store.entries(conversation, 1, usize::MAX).unwrap();
+        assert_eq!(held.len(), 501, "the one from before, and the newest page");
+        // It goes on.
+        world.send(ALICE, conversation, "on");
+        world.settle();
+        world.run(1_000);
+        assert_eq!(world.acked(BOB, conversation), 100_002);
+        assert_eq!(page_through(&mut world, conversation, 2..=99_501), 99_500);
+        let stats = world.devices[BOB].engine.stats();
+        assert_eq!((stats.entries_stored, stats.gaps), (502, 0), "{stats:?}");
+    }
+}
+
+#[test]
+fn the_last_page_before_what_is_held_is_proven_by_what_follows_it() {
+    let (mut world, conversation) = pair();
+    world.devices[BOB].offline = true;
+    world.cut(BOB);
+    world.append_many(ALICE, conversation, 50);
+    world.model.newest_only = Some(10);
+    world.devices[BOB].offline = false;
+    world.settle();
+    let entries = &mut world.model.conversations.get_mut(&conversation).unwrap().entries;
+    entries[40].content = Content::text("forged").encode();
+    let ask = Ask::History { conversation, from: 41, direction: Direction::Backward, entries_max: 10 };
+    let Ok(Answer::History(page)) = world.ask(BOB, ask) else { panic!("no page") };
+    let held = world.devices[BOB].store.entries(conversation, 31, 12).unwrap();
+    let mismatch = history::verify(conversation, &page, &held).unwrap_err();
+    assert_eq!(mismatch, history::HistoryMismatch::Chain { seq: 42 });
 }
 
 #[test]
@@ -380,6 +485,107 @@ fn the_end_of_a_session_says_whether_to_come_back() {
         assert_eq!(world.stop_reason(ALICE).is_some(), stops, "{code:?}");
         assert_eq!(world.devices[ALICE].states.last() == Some(&Connection::Online), !stops, "{code:?}");
     }
+}
+
+#[test]
+fn a_wait_ends_when_the_network_changes_but_not_before_the_server_allows() {
+    for (after_ms, waits) in [(0, false), (4_000, true)] {
+        let (mut world, _) = pair();
+        world.model.end_sessions(ErrorCode::Draining, after_ms);
+        world.run(20);
+        world.devices[ALICE].offline = true;
+        if !waits {
+            // Long enough for the backoff to have grown.
+            world.run(60_000);
+        }
+        world.devices[ALICE].offline = false;
+        assert!(matches!(world.devices[ALICE].states.last(), Some(Connection::Backoff { .. })));
+        let now = world.now;
+        world.devices[ALICE].engine.handle_network_changed(now);
+        world.run(100);
+        let is_online = world.devices[ALICE].states.last() == Some(&Connection::Online);
+        assert_eq!(is_online, !waits, "asked to wait {after_ms} ms");
+        if waits {
+            world.run(3_700);
+            assert_ne!(world.devices[ALICE].states.last(), Some(&Connection::Online));
+            world.run(400);
+            assert_eq!(world.devices[ALICE].states.last(), Some(&Connection::Online), "then at once");
+        }
+    }
+}
+
+#[test]
+fn an_idle_app_in_the_background_waits_and_one_that_comes_to_the_front_does_not() {
+    let (mut world, conversation) = pair();
+    world.devices[ALICE].offline = true;
+    world.cut(ALICE);
+    let now = world.now;
+    world.devices[ALICE].engine.handle_foreground(now, false);
+    world.run(120_000);
+    let attempts = |world: &World| {
+        world.devices[ALICE].states.iter().filter(|state| matches!(state, Connection::Connecting)).count()
+    };
+    let before = attempts(&world);
+    let changed = |world: &mut World| {
+        let now = world.now;
+        world.devices[ALICE].engine.handle_network_changed(now);
+        world.tick();
+    };
+    changed(&mut world);
+    assert_eq!(attempts(&world), before, "idle: the wait goes on");
+    let now = world.now;
+    world.devices[ALICE].engine.handle_foreground(now, true);
+    world.tick();
+    assert_eq!(attempts(&world), before + 1, "in front: at once");
+    let now = world.now;
+    world.devices[ALICE].engine.handle_foreground(now, false);
+    world.send(ALICE, conversation, "something to say");
+    let before = attempts(&world);
+    changed(&mut world);
+    assert_eq!(attempts(&world), before + 1, "not idle: at once");
+    world.devices[ALICE].offline = false;
+    changed(&mut world);
+    world.settle();
+    assert!(world.model.told_background.contains(&true), "the server was told");
+}
+
+#[test]
+fn a_path_that_died_is_left_within_seconds_of_the_change() {
+    let (mut world, _) = pair();
+    world.devices[ALICE].mute = true;
+    world.run(5_000);
+    assert_eq!(world.devices[ALICE].states.last(), Some(&Connection::Online), "nobody noticed yet");
+    let now = world.now;
+    world.devices[ALICE].engine.handle_network_changed(now);
+    world.run(900);
+    assert_eq!(world.devices[ALICE].engine.stats().sessions, 1, "it has a second to answer");
+    world.devices[ALICE].mute = false;
+    world.run(500);
+    assert_eq!(world.devices[ALICE].states.last(), Some(&Connection::Online));
+    assert_eq!(world.devices[ALICE].engine.stats().sessions, 2, "a new one, without a backoff");
+    let now = world.now;
+    world.devices[ALICE].engine.handle_network_changed(now);
+    world.run(10_000);
+    assert_eq!(world.devices[ALICE].engine.stats().sessions, 2, "a path that answers is kept");
+}
+
+#[test]
+fn what_was_not_received_is_said_again_on_the_same_connection() {
+    let (mut world, conversation) = pair();
+    world.cut(ALICE);
+    world.devices[ALICE].mute = true;
+    for _ in 0..100 {
+        world.tick();
+    }
+    // The first hello was lost with the early data.
+    world.devices[ALICE].mute = false;
+    let now = world.now;
+    world.devices[ALICE].engine.handle_connected(now, Streams::One);
+    world.send(ALICE, conversation, "here");
+    world.settle();
+    assert_eq!(log(&world, conversation), ["here"]);
+    let stats = world.devices[ALICE].engine.stats();
+    assert_eq!((stats.sessions, stats.disconnects), (2, 1), "{stats:?}");
 }
 
 #[test]

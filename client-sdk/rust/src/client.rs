@@ -27,6 +27,7 @@ use crate::{
     driver::{Command, Driver},
     error::{ConnectError, QueueError, RequestError},
     events::{Events, Listeners},
+    transport::Transport,
 };
 
 /// Commands on their way to the client's task.
@@ -40,7 +41,7 @@ pub enum Connection {
     /// On its way.
     #[default]
     Connecting,
-    /// Messages flow.
+    /// Messages flow, over [`Client::transport`].
     Online,
     /// The server cannot be reached; the next attempt is at `until`.
     Backoff {
@@ -70,6 +71,11 @@ pub(crate) struct Shared {
     pub(crate) listeners: Listeners,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) me: Mutex<Option<Me>>,
+    /// What carries the connection, while online.
+    pub(crate) transport: Mutex<Option<Transport>>,
+    /// Hellos in first packets that the server took, and that it did not.
+    pub(crate) early_data_taken: AtomicU64,
+    pub(crate) early_data_refused: AtomicU64,
     /// Why the last attempt to connect failed.
     pub(crate) last_failure: Mutex<Option<String>>,
     /// History pages that did not fit.
@@ -139,7 +145,10 @@ impl Client {
     /// let mut connection = client.connection();
     /// while connection.changed().await.is_ok() {
     ///     match &*connection.borrow_and_update() {
-    ///         Connection::Online => break,
+    ///         Connection::Online => {
+    ///             println!("online over {:?}", client.transport());
+    ///             break;
+    ///         }
     ///         Connection::Backoff { until } => println!("offline; next try in {:?}", until.duration_since(tokio::time::Instant::now())),
     ///         Connection::AuthRequired => println!("log in, please"),
     ///         other => println!("{other:?}"),
@@ -289,9 +298,74 @@ impl Client {
         self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tries to connect now: after a log-in, or when the app knows that the network is back.
+    /// What carries the connection; `None` while there is none. It changes only on the way through
+    /// [`Connection::Connecting`], so that it is asked for when [`Connection::Online`] comes.
+    pub fn transport(&self) -> Option<Transport> {
+        *self.shared.transport.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries to connect now: after a log-in, or because the user asks for it. Not before the time that the server
+    /// asked to wait for.
     pub async fn retry(&self) {
         let _ = self.commands.send(Command::Retry).await;
+    }
+
+    /// Tells the client that the device's network is another one, or came back. With
+    /// [`set_foreground`](Self::set_foreground) this is all that an app has to tell of its life.
+    ///
+    /// `network` is a name of the app's own for the network (`"wifi:home"`, `"cellular:26201"`): for each it is
+    /// remembered whether UDP passes. Without names all networks are one.
+    ///
+    /// A QUIC connection goes on from the new address, and is asked whether it does; TCP is asked likewise. Within two
+    /// round trips and half a second (one second at least) an answer has come, or the client connects anew and resumes.
+    /// A client that waits to try again tries now; one in the background that has nothing to send or to ask goes on
+    /// waiting.
+    ///
+    /// ```
+    /// # #[path = "../tests/support/node.rs"] mod node;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = node::Node::start();
+    /// # use talaria_client::{Client, ClientConfig, TokenProvider, new_device_id};
+    /// # let token = TokenProvider::fixed(node.token("alice"));
+    /// # let config = ClientConfig::new(node.server(), new_device_id(), token).ca_file(node.ca())?;
+    /// # let client = Client::connect(config).await?;
+    /// // The system says that the phone has left the house.
+    /// client.network_changed(Some("cellular:26201")).await;
+    /// // The user turns to another app, and comes back.
+    /// client.set_foreground(false).await;
+    /// client.set_foreground(true).await;
+    /// # assert!(client.online().await);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn network_changed(&self, network: Option<&str>) {
+        let _ = self.commands.send(Command::NetworkChanged(network.map(str::to_owned))).await;
+    }
+
+    /// Tells the client that the app came to the front, or left it. See
+    /// [`network_changed`](Self::network_changed).
+    ///
+    /// To the front: a connection is asked whether it still works, for the system may have frozen the app; a client that
+    /// waits to try again tries now. In the background: changes of the network alone do not make an idle client try.
+    /// The server is told with the next connection.
+    pub async fn set_foreground(&self, foreground: bool) {
+        let _ = self.commands.send(Command::Foreground(foreground)).await;
+    }
+
+    /// Moves the QUIC connection to a new UDP socket, as when a phone's address changes, and tells nobody; false when
+    /// there is none. For tests.
+    #[doc(hidden)]
+    pub async fn rebind_udp(&self) -> bool {
+        let (done, end) = oneshot::channel();
+        self.commands.send(Command::Rebind(done)).await.is_ok() && end.await.unwrap_or(false)
+    }
+
+    /// How often the server took early data, and how often it refused it. For tests.
+    #[doc(hidden)]
+    pub fn early_data(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        (read(&self.shared.early_data_taken), read(&self.shared.early_data_refused))
     }
 
     /// Cuts the connection at once, as a lost network does; the client reconnects. For tests.

@@ -8,7 +8,10 @@ use talaria_client_core::{
 };
 use talaria_protocol::{ids::DeviceId, message::client::ClientInfo};
 
-use crate::{error::ConfigError, tls::Roots};
+use crate::{
+    error::ConfigError,
+    transport::{Roots, TransportChoice},
+};
 
 type TokenFuture = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
 
@@ -59,6 +62,8 @@ pub struct ClientConfig {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) info: ClientInfo,
     pub(crate) request_timeout: Duration,
+    pub(crate) transport: TransportChoice,
+    pub(crate) early_data: bool,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -90,6 +95,8 @@ impl ClientConfig {
                 platform: std::env::consts::OS.into(),
             },
             request_timeout: Duration::from_secs(30),
+            transport: TransportChoice::default(),
+            early_data: true,
         }
     }
 
@@ -138,6 +145,30 @@ impl ClientConfig {
     #[must_use]
     pub fn info(mut self, info: ClientInfo) -> Self {
         self.info = info;
+        self
+    }
+
+    /// Whether QUIC, TCP, or whichever works first carries the connection; the latter by default. Both go to the same
+    /// port.
+    ///
+    /// With [`TransportChoice::Auto`] TCP starts 150 ms after QUIC, or at once in a network in which it won the last
+    /// time; a network without UDP costs no more than that.
+    #[must_use]
+    pub fn transport(mut self, choice: TransportChoice) -> Self {
+        self.transport = choice;
+        self
+    }
+
+    /// Whether a QUIC connection to a server that is known from before says its hello with the first packet (0-RTT): a
+    /// round trip is saved. True by default.
+    ///
+    /// Whoever records that packet can send it once more. That opens no session and takes none over, for a server waits
+    /// with both until the handshake proves who sent it, and nothing but the hello goes this way. The hello is not
+    /// forward secret: who steals the session's keys from this device's memory or the server's, later, can read it
+    /// with its token.
+    #[must_use]
+    pub fn early_data(mut self, early_data: bool) -> Self {
+        self.early_data = early_data;
         self
     }
 

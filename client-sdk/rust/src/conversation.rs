@@ -155,6 +155,20 @@ pub struct History {
     pub more: bool,
 }
 
+/// A part of what this device holds of a conversation, see [`Conversation::timeline`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum TimelineItem {
+    /// An entry.
+    Entry(EntryView),
+    /// These are not here.
+    Gap {
+        /// First.
+        from: u64,
+        /// Last.
+        to: u64,
+    },
+}
+
 /// One conversation. Cheap to clone; keeps its client running.
 #[derive(Clone, Debug)]
 pub struct Conversation {
@@ -317,7 +331,8 @@ impl Conversation {
         let ask = Ask::History { conversation: self.id, from, direction, entries_max };
         let Answer::History(page) = self.client.ask(ask).await? else { return Err(wrong_answer().into()) };
         let first = page.entries.first().map_or(1, |entry| entry.seq);
-        let held = self.held(first.saturating_sub(1), page.entries.len() + 1).await?;
+        // With the one before and the one after, which prove it.
+        let held = self.held(first.saturating_sub(1), page.entries.len() + 2).await?;
         let entries = history::verify(self.id, &page, &held).inspect_err(|_| {
             self.client.shared.history_mismatches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         })?;
@@ -332,6 +347,54 @@ impl Conversation {
         let held = self.held(from, entries_max).await?;
         let view = |held: &StoredEntry| EntryView::new(self.id, &held.entry);
         held.iter().map(view).collect::<Result<_, _>>().map_err(|error| StoreError(error.into()))
+    }
+
+    /// What this device holds from a seq on, at most `entries_max` entries, with its gaps: entries that the server left
+    /// out ([`Event::Skipped`](crate::Event::Skipped)) or no longer keeps ([`Event::Truncated`](crate::Event::Truncated)).
+    /// [`history`](Self::history) brings what the server has of them, page by page from the gap's end backwards, each
+    /// page proven against what is held behind it; [`History::first_seq`] says where the server's begins.
+    ///
+    /// ```
+    /// # #[path = "../tests/support/node.rs"] mod node;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = node::Node::start();
+    /// # use talaria_client::{Client, ClientConfig, TokenProvider, new_device_id};
+    /// # let token = TokenProvider::fixed(node.token("alice"));
+    /// # let config = ClientConfig::new(node.server(), new_device_id(), token).ca_file(node.ca())?;
+    /// # let client = Client::connect(config).await?;
+    /// use talaria_client::{Direction, TimelineItem};
+    ///
+    /// let conversation = client.direct_with("bob").await?;
+    /// for item in conversation.timeline(1, 1_000).await? {
+    ///     match item {
+    ///         TimelineItem::Entry(entry) => println!("[{}] {:?}", entry.seq, entry.text()),
+    ///         TimelineItem::Gap { from, to } => {
+    ///             println!("{} entries are not here; the last of them:", to - from + 1);
+    ///             let page = conversation.history(to, Direction::Backward, 50).await?;
+    ///             for entry in page.entries.iter().filter(|entry| entry.seq >= from) {
+    ///                 println!("[{}] {:?}", entry.seq, entry.text());
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn timeline(&self, from: u64, entries_max: usize) -> Result<Vec<TimelineItem>, StoreError> {
+        let mut next = from.max(1);
+        let mut items = Vec::new();
+        for entry in self.stored(from, entries_max).await? {
+            if entry.seq > next {
+                items.push(TimelineItem::Gap { from: next, to: entry.seq - 1 });
+            }
+            next = entry.seq + 1;
+            items.push(TimelineItem::Entry(entry));
+        }
+        Ok(items)
     }
 
     async fn held(&self, from: u64, entries_max: usize) -> Result<Vec<StoredEntry>, StoreError> {

@@ -5,6 +5,10 @@
 //! conversation's hash chain, and tells the app by [`Client::events`]. Networks, servers and apps may die in between:
 //! what was queued goes out, what was missed comes in.
 //!
+//! It is carried by QUIC or by TLS over TCP, whichever works first where the device is: see
+//! [`ClientConfig::transport`]. Of the life of a phone it needs to be told two things, that the network has changed
+//! ([`Client::network_changed`]) and that the app came to the front or left it ([`Client::set_foreground`]).
+//!
 //! What outlives the app's process is up to the [`Store`]. The one that comes with this crate, [`MemoryStore`], keeps nothing
 //! beyond it: an app whose outbox and history must survive a restart brings a store of its own, which
 //! [`store_contract`] checks.
@@ -44,11 +48,11 @@ mod conversation;
 mod driver;
 mod error;
 mod events;
-mod tls;
+mod transport;
 
 pub use client::{Client, Connection, Me};
 pub use config::{ClientConfig, TokenProvider};
-pub use conversation::{Conversation, History, IntoUser, Outgoing, SendHandle};
+pub use conversation::{Conversation, History, IntoUser, Outgoing, SendHandle, TimelineItem};
 pub use error::{ConfigError, ConnectError, HistoryError, QueueError, RequestError, SendError};
 pub use events::Events;
 /// The types in a [`StoreBatch`](store::StoreBatch), for who writes a [`Store`].
@@ -68,6 +72,7 @@ pub use talaria_protocol::{
         content::{Body, Content, MemberAction, MemberChange, Membership},
     },
 };
+pub use transport::{Transport, TransportChoice};
 
 /// A new device's id: make one per installation of the app, keep it, and give it to every [`ClientConfig`].
 ///

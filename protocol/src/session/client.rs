@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::{Millis, TransmitQueue};
 use crate::{
+    entry::Entry,
     error_code::ErrorCode,
     frame::FrameError,
     ids::ConversationId,
@@ -30,6 +31,13 @@ use crate::{
 
 /// A grant is renewed when this part of its window is consumed.
 const CREDIT_RENEWAL_PARTS: u64 = 4;
+
+/// The least time that a probed path has to answer, however short its round trips were.
+pub const PROBE_MIN: Duration = Duration::from_secs(1);
+/// Beyond two round trips: what a peer may take to answer a probe.
+const PROBE_MARGIN: Duration = Duration::from_millis(500);
+/// The most time that a probed path has.
+const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// What a client may tune.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +80,9 @@ pub enum CloseReason {
     /// Nothing was heard for two keepalive periods.
     #[error("the connection is dead")]
     Dead,
+    /// A probe was not answered in time, see [`ClientSession::probe`].
+    #[error("the network path does not answer")]
+    PathDead,
     /// The server broke a rule, or is of a newer protocol.
     #[error(transparent)]
     Violation(#[from] ParseError),
@@ -102,7 +113,17 @@ struct Live {
     last_heard: Millis,
     last_sent: Millis,
     last_ping: Millis,
+    /// From the last answered question to its answer.
+    round_trip: Duration,
+    probe: Option<Probe>,
     server_time: ServerTime,
+}
+
+/// A ping whose answer shows that the path works.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    nonce: u64,
+    deadline: Millis,
 }
 
 impl Live {
@@ -115,6 +136,19 @@ impl Live {
     fn dead_at(&self) -> Millis {
         self.last_heard.after(self.keepalive * KEEPALIVE_MISSED_MAX)
     }
+
+    fn probe_at(&self) -> Millis {
+        self.probe.map_or(Millis(u64::MAX), |probe| probe.deadline)
+    }
+
+    fn on_pong(&mut self, now: Millis, nonce: u64, last_nonce: u64) {
+        if nonce == last_nonce {
+            self.round_trip = now.since(self.last_ping);
+        }
+        if self.probe.is_some_and(|probe| nonce >= probe.nonce && nonce <= last_nonce) {
+            self.probe = None;
+        }
+    }
 }
 
 /// The server's clock, as far as a stamp told it.
@@ -124,15 +158,30 @@ struct ServerTime {
     at: Millis,
 }
 
-/// What the server may send, and what of it was consumed.
+/// What the server may send, and what of it came and was consumed.
 #[derive(Debug)]
 struct CreditWindow {
     window: Credit,
+    received: Credit,
     consumed: Credit,
     granted: Credit,
 }
 
 impl CreditWindow {
+    /// Entries that a frame brings. False when they are more than was granted ([DLV-25]): this bounds what a client
+    /// holds, also of entries that came before those before them.
+    fn receive(&mut self, frame: &ServerFrame) -> bool {
+        let entries = match frame {
+            ServerFrame::Deliver { entry, .. } => std::slice::from_ref(entry),
+            ServerFrame::HistoryPage(page) => page.entries.as_slice(),
+            _ => return true,
+        };
+        let bytes: usize = entries.iter().map(Entry::encoded_len).sum();
+        self.received.entries = self.received.entries.saturating_add(entries.len() as u64);
+        self.received.bytes = self.received.bytes.saturating_add(bytes as u64);
+        self.received.entries <= self.granted.entries && self.received.bytes <= self.granted.bytes
+    }
+
     /// The next grant, once enough of the last one is consumed: a part of the window, or so much that the largest
     /// entry would not fit.
     fn renew(&mut self) -> Option<Credit> {
@@ -164,6 +213,7 @@ impl CreditWindow {
 #[derive(Debug)]
 pub struct ClientSession {
     state: State,
+    began: Millis,
     protocol: (u32, u32),
     next_request_id: u64,
     next_nonce: u64,
@@ -176,13 +226,18 @@ impl ClientSession {
     /// Of a connection that is open since `now`: `hello` is the first frame out.
     #[allow(clippy::needless_pass_by_value, reason = "a hello holds a token, which is given away")]
     pub fn new(now: Millis, hello: Hello, config: Config) -> Self {
-        let credit =
-            CreditWindow { window: hello.credit, consumed: Credit::default(), granted: hello.credit };
+        let credit = CreditWindow {
+            window: hello.credit,
+            received: Credit::default(),
+            consumed: Credit::default(),
+            granted: hello.credit,
+        };
         let protocol = (hello.protocol_min, hello.protocol_max);
         let mut transmit = TransmitQueue::default();
         transmit.push(ClientFrame::Hello(Box::new(hello)).encode());
         Self {
             state: State::AwaitingWelcome { deadline: now.after(config.welcome_timeout) },
+            began: now,
             protocol,
             next_request_id: 1,
             next_nonce: 1,
@@ -217,12 +272,8 @@ impl ClientSession {
                 self.close(CloseReason::WelcomeTimeout);
             }
             State::Live(live) if now >= live.dead_at() => self.close(CloseReason::Dead),
-            State::Live(live) if now >= live.ping_at() => {
-                live.last_ping = now;
-                let nonce = self.next_nonce;
-                self.next_nonce += 1;
-                self.transmit_frame(now, &ClientFrame::Ping(nonce));
-            }
+            State::Live(live) if now >= live.probe_at() => self.close(CloseReason::PathDead),
+            State::Live(live) if now >= live.ping_at() => drop(self.ping(now)),
             _ => {}
         }
     }
@@ -284,6 +335,16 @@ impl ClientSession {
         }
     }
 
+    /// Asks whether the path to the server still works: closes with [`CloseReason::PathDead`] when nothing answers
+    /// within two round trips and a half second, [`PROBE_MIN`] at least. No effect on a session that is not live.
+    pub fn probe(&mut self, now: Millis) {
+        let Some(nonce) = self.ping(now) else { return };
+        if let State::Live(live) = &mut self.state {
+            let within = (live.round_trip * 2 + PROBE_MARGIN).clamp(PROBE_MIN, PROBE_MAX);
+            live.probe = Some(Probe { nonce, deadline: now.after(within) });
+        }
+    }
+
     /// Ends the session: the server answers `GoAway` of `LOGGED_OUT`.
     pub fn logout(&mut self, now: Millis) {
         self.transmit_frame(now, &ClientFrame::Logout);
@@ -311,7 +372,7 @@ impl ClientSession {
     pub fn poll_timeout(&self) -> Option<Millis> {
         match &self.state {
             State::AwaitingWelcome { deadline } => Some(*deadline),
-            State::Live(live) => Some(live.ping_at().min(live.dead_at())),
+            State::Live(live) => Some(live.ping_at().min(live.dead_at()).min(live.probe_at())),
             State::Closed => None,
         }
     }
@@ -389,6 +450,16 @@ impl ClientSession {
         }
     }
 
+    /// Sends a ping; its nonce, or `None` when the session is not live.
+    fn ping(&mut self, now: Millis) -> Option<u64> {
+        let State::Live(live) = &mut self.state else { return None };
+        live.last_ping = now;
+        let nonce = self.next_nonce;
+        self.next_nonce += 1;
+        self.transmit_frame(now, &ClientFrame::Ping(nonce));
+        Some(nonce)
+    }
+
     fn transmit_frame(&mut self, now: Millis, frame: &ClientFrame) {
         if let State::Live(live) = &mut self.state {
             live.last_sent = now;
@@ -428,6 +499,8 @@ impl ClientSession {
             last_heard: now,
             last_sent: now,
             last_ping: now,
+            round_trip: now.since(self.began),
+            probe: None,
             server_time: ServerTime { unix_ms: welcome.hlc.unix_ms(), at: now },
         });
         // A window that the server would call an abuse is cut, from the next grant on.
@@ -438,10 +511,14 @@ impl ClientSession {
     }
 
     fn on_live_frame(&mut self, now: Millis, frame: ServerFrame) {
+        if !self.credit.receive(&frame) {
+            return self.violation("more entries than were granted");
+        }
         match frame {
             ServerFrame::Welcome(_) | ServerFrame::Refused(_) => self.violation("a second Welcome"),
-            ServerFrame::Pong { hlc, .. } => {
+            ServerFrame::Pong { nonce, hlc } => {
                 if let State::Live(live) = &mut self.state {
+                    live.on_pong(now, nonce, self.next_nonce - 1);
                     live.server_time = ServerTime { unix_ms: hlc.unix_ms(), at: now };
                 }
             }

@@ -12,11 +12,12 @@ use talaria_protocol::{
 use super::{Cost, Engine, Told, batch::After};
 use crate::{
     event::{DamageKind, Event, SendFailure},
-    timeline::{CaughtUp, Fork, Intake, Phase, Timeline},
+    timeline::{CaughtUp, Fork, Intake, LeftOut, Phase, Ready, Timeline},
 };
 
 impl Engine {
     pub(super) fn on_deliver(&mut self, now: Millis, conversation: ConversationId, entry: Entry) {
+        self.last_delivery = now;
         let cost = self.receive(1, entry.encoded_len());
         let intake = self
             .timelines
@@ -35,28 +36,45 @@ impl Engine {
         }
     }
 
+    /// Takes what has arrived and is next, until an entry is missing.
     fn apply_ready(&mut self, now: Millis, conversation: ConversationId) {
         loop {
             let Some(timeline) = self.timelines.get_mut(&conversation) else { return };
-            let Some(entry) = timeline.next_entry() else {
+            let Some(ready) = timeline.poll_ready(now) else {
                 if timeline.gap_deadline().is_some() {
                     self.gaps.insert(conversation);
                 }
                 return;
             };
-            let cost = Cost { connection: self.connection, entries: 1, bytes: entry.encoded_len() as u64 };
-            match self.with_content(conversation, entry) {
-                Ok(entry) => {
-                    if !self.apply(now, conversation, &entry, cost) {
-                        return;
-                    }
+            let goes_on = match ready {
+                Ready::Entry(entry) => self.apply_next(now, conversation, entry),
+                Ready::Gap { from, to, is_truncated, dropped } => {
+                    self.consume_all(now, &dropped);
+                    let event = match is_truncated {
+                        true => Event::Truncated { conversation, first_seq: to + 1 },
+                        false => Event::Skipped { conversation, from, to },
+                    };
+                    self.on_passed_over(conversation, to, event);
+                    true
                 }
-                Err(missing) => {
-                    self.stats.entries_dropped += 1;
-                    self.consume(now, cost);
-                    drop(missing);
-                    return self.fetch(now, conversation);
-                }
+            };
+            if !goes_on || !self.check_caught_up(now, conversation) {
+                return;
+            }
+        }
+    }
+
+    /// False when nothing more is to be taken for now.
+    fn apply_next(&mut self, now: Millis, conversation: ConversationId, entry: Entry) -> bool {
+        let cost = Cost { connection: self.connection, entries: 1, bytes: entry.encoded_len() as u64 };
+        match self.with_content(conversation, entry) {
+            Ok(entry) => self.apply(now, conversation, &entry, cost),
+            Err(missing) => {
+                self.stats.entries_dropped += 1;
+                self.consume(now, cost);
+                drop(missing);
+                self.fetch(now, conversation);
+                false
             }
         }
     }
@@ -117,18 +135,35 @@ impl Engine {
         head: u64,
         chain: Option<Chain>,
     ) {
+        let streams = self.streams;
         let Some(timeline) = self.timelines.get_mut(&conversation) else { return };
-        let proven = match timeline.handle_caught_up(head, chain, now) {
-            Ok(CaughtUp::Yes { proven }) => proven,
+        match timeline.handle_caught_up(head, chain, streams, now) {
+            Ok(CaughtUp::Yes { proven }) => self.on_all_held(now, conversation, head, proven),
             Ok(CaughtUp::No) => {
                 if timeline.gap_deadline().is_some() {
                     self.gaps.insert(conversation);
                 }
-                return;
             }
-            Err(kind) => return self.damage(now, conversation, kind),
-        };
-        if timeline.wants_proof() {
+            Err(kind) => self.damage(now, conversation, kind),
+        }
+    }
+
+    /// Whether this was the last entry that a `CaughtUp` spoke of. False: the conversation is damaged.
+    fn check_caught_up(&mut self, now: Millis, conversation: ConversationId) -> bool {
+        let Some(timeline) = self.timelines.get_mut(&conversation) else { return false };
+        match timeline.poll_caught_up() {
+            Ok(Some((head, CaughtUp::Yes { proven }))) => self.on_all_held(now, conversation, head, proven),
+            Ok(_) => {}
+            Err(kind) => {
+                self.damage(now, conversation, kind);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn on_all_held(&mut self, now: Millis, conversation: ConversationId, head: u64, proven: bool) {
+        if self.timelines.get(&conversation).is_some_and(Timeline::wants_proof) {
             self.to_resume.insert(conversation);
         }
         let proof = self.outbox.on_caught_up(conversation, proven, self.batches.number());
@@ -144,12 +179,22 @@ impl Engine {
         self.send_acks(now, [conversation]);
     }
 
-    pub(super) fn on_left_out(&mut self, conversation: ConversationId, to: u64, chain: Chain, event: Event) {
+    /// Some entries are left out, from here or later on.
+    pub(super) fn on_left_out(&mut self, now: Millis, conversation: ConversationId, left_out: LeftOut) {
         let Some(timeline) = self.timelines.get_mut(&conversation) else { return };
-        if !timeline.handle_left_out(to, chain) {
-            return;
+        if timeline.handle_left_out(left_out, now) {
+            return self.apply_ready(now, conversation);
         }
-        let cursor = timeline.applied();
+        // More than a server has reason to say: from the cursor again, later.
+        let dropped = timeline.on_refused(now);
+        self.stats.entries_dropped += dropped.len() as u64;
+        self.consume_all(now, &dropped);
+        self.gaps.insert(conversation);
+    }
+
+    /// Entries up to `to` count as held.
+    fn on_passed_over(&mut self, conversation: ConversationId, to: u64, event: Event) {
+        let Some(cursor) = self.timelines.get(&conversation).map(Timeline::applied) else { return };
         self.batches.advance(conversation, cursor);
         self.batches.after(After::Tell(Told { event, cost: Cost::default() }));
         let (gone, put) = self.outbox.on_skipped(conversation, to);

@@ -18,7 +18,7 @@ use crate::{
     event::{Acknowledged, DamageKind, Event, SendFailure},
     outbox::{Refusal, Resolved},
     store::LocalId,
-    timeline::{Fork, Timeline},
+    timeline::{Fork, LeftOut, Timeline},
 };
 
 impl Engine {
@@ -33,11 +33,11 @@ impl Engine {
                 self.tell(Event::Conversation(state));
             }
             ServerFrame::Skipped { conversation, from, to, chain } => {
-                self.on_left_out(conversation, to, chain, Event::Skipped { conversation, from, to });
+                self.on_left_out(now, conversation, LeftOut { from, to, chain });
             }
             ServerFrame::Truncated { conversation, first_seq, chain } => {
-                let event = Event::Truncated { conversation, first_seq };
-                self.on_left_out(conversation, first_seq.saturating_sub(1), chain, event);
+                let to = first_seq.saturating_sub(1);
+                self.on_left_out(now, conversation, LeftOut { from: 0, to, chain });
             }
             ServerFrame::EpochChanged { conversation, first_seq, chain, epoch } => {
                 let cursor = Cursor { epoch, seq: first_seq.saturating_sub(1), chain };
@@ -262,6 +262,7 @@ impl Engine {
     }
 
     fn consume_page(&mut self, now: Millis, page: &HistoryPage) {
+        self.last_delivery = now;
         for entry in &page.entries {
             let cost = self.receive(1, entry.encoded_len());
             self.consume(now, cost);

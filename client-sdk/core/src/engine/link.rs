@@ -14,14 +14,14 @@ use talaria_protocol::{
     },
     session::{
         Millis,
-        client::{ClientEvent, ClientSession, Config as SessionConfig},
+        client::{ClientEvent, ClientSession, CloseReason, Config as SessionConfig},
     },
 };
 
 use super::{
     Connection, Effect, Engine, Link, Live, Open, Purpose, StopReason, Sync, TokenError, renewal_delay,
 };
-use crate::backoff::STABLE_AFTER;
+use crate::{backoff::STABLE_AFTER, timeline::Streams};
 
 /// A renewal that failed is tried again after this.
 const REAUTH_RETRY: Duration = Duration::from_secs(10);
@@ -51,14 +51,65 @@ impl Engine {
     pub fn handle_retry(&mut self, now: Millis) {
         match self.link {
             Link::AuthRequired => self.ask_token(),
-            Link::Backoff { .. } => self.try_again(now),
+            _ => self.hurry(now),
+        }
+    }
+
+    /// The device's network is another one now, or came back: what is open is probed, what is dialled is dialled
+    /// anew, and a wait ends. In the background, with nothing to send or to ask, the wait goes on.
+    pub fn handle_network_changed(&mut self, now: Millis) {
+        let stays_idle = self.background && self.outbox.len() == 0 && self.asks.is_empty();
+        match &mut self.link {
+            Link::Backoff { .. } if stays_idle => {}
+            Link::Backoff { .. } => {
+                // The failures were the old network's.
+                self.backoff.on_stable();
+                self.hurry(now);
+            }
+            Link::Dialing => self.dial(),
+            Link::Open(open) if open.live.is_some() => open.session.probe(now),
+            Link::Open(_) => {
+                self.lose(now);
+                self.effects.push_back(Effect::Disconnect(None));
+                self.try_again(now);
+            }
+            Link::AwaitingToken | Link::AuthRequired | Link::Stopped(_) => {}
+        }
+    }
+
+    /// The app came to the front or left it. The server is told by the next `Hello`. To the front: what is open is
+    /// probed, for the system may have frozen the app, and a wait ends.
+    pub fn handle_foreground(&mut self, now: Millis, foreground: bool) {
+        self.background = !foreground;
+        if foreground {
+            match &mut self.link {
+                Link::Open(open) => open.session.probe(now),
+                _ => self.hurry(now),
+            }
+        }
+    }
+
+    /// Ends a wait, but not before the time that the server asked for ([SES-32]).
+    fn hurry(&mut self, now: Millis) {
+        match self.link {
+            Link::Backoff { not_before, .. } if not_before <= now => self.try_again(now),
+            Link::Backoff { until, not_before } if not_before < until => {
+                self.link = Link::Backoff { until: not_before, not_before };
+                self.show(Connection::Backoff { until: not_before });
+            }
             _ => {}
         }
     }
 
-    /// A connection is open; ALPN and the server's certificate are right.
-    pub fn handle_connected(&mut self, now: Millis) {
-        let (Link::Dialing, Some(token)) = (&self.link, self.token.clone()) else { return };
+    /// A connection is open; ALPN and the server's certificate are right. While one is open: it is another one, or
+    /// the same without what was sent on it, before anything was received; everything is sent again.
+    pub fn handle_connected(&mut self, now: Millis, streams: Streams) {
+        let opens = match &self.link {
+            Link::Dialing => true,
+            Link::Open(open) => open.live.is_none(),
+            _ => false,
+        };
+        let Some(token) = self.token.clone().filter(|_| opens) else { return };
         let hello = Hello {
             protocol_min: PROTOCOL_VERSION,
             protocol_max: PROTOCOL_VERSION,
@@ -69,11 +120,20 @@ impl Engine {
             client: self.config.client.clone(),
             capabilities: Vec::new(),
             credit: self.config.window,
-            background: false,
+            background: self.background,
         };
         self.connection += 1;
+        self.streams = streams;
         let session = ClientSession::new(now, hello, SessionConfig::default());
         self.link = Link::Open(Box::new(Open { session, live: None }));
+    }
+
+    /// The server closed the connection with a code of spec/errors.md and no frame that says it.
+    pub fn handle_closed(&mut self, now: Millis, code: u32, message: String) {
+        if matches!(self.link, Link::Dialing | Link::Open(_)) {
+            self.on_end(now, code, message, 0, true);
+            self.pump(now);
+        }
     }
 
     /// There is no connection any more, or it could not be made.
@@ -117,7 +177,7 @@ impl Engine {
     /// It is time, see [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Millis) {
         match &mut self.link {
-            Link::Backoff { until } if *until <= now => self.try_again(now),
+            Link::Backoff { until, .. } if *until <= now => self.try_again(now),
             Link::Open(open) => {
                 if open.session.poll_timeout().is_some_and(|at| at <= now) {
                     open.session.handle_timeout(now);
@@ -147,9 +207,11 @@ impl Engine {
                 ClientEvent::Refused(refused) => self.on_refused(now, refused),
                 ClientEvent::GoAway(go_away) => self.on_go_away(now, go_away),
                 ClientEvent::Closed { reason } => {
+                    let probed = reason == CloseReason::PathDead;
                     self.lose(now);
                     self.effects.push_back(Effect::Disconnect(Some(reason)));
-                    self.back_off(now, 0);
+                    // The app asked whether the path works: the answer is a new one, at once.
+                    if probed && !self.shutting_down { self.try_again(now) } else { self.back_off(now, 0) }
                 }
             }
         }
@@ -233,7 +295,8 @@ impl Engine {
             return self.stop(now, StopReason::ShutDown);
         }
         let until = now.after(self.backoff.next_delay(at_least_ms, &mut self.rng));
-        self.link = Link::Backoff { until };
+        let not_before = now.after(Duration::from_millis(at_least_ms.into())).min(until);
+        self.link = Link::Backoff { until, not_before };
         self.show(Connection::Backoff { until });
     }
 

@@ -46,11 +46,15 @@ use crate::{
     outbox::Outbox,
     rng::Rng,
     store::{Loaded, LocalId, StoreBatch},
-    timeline::Timeline,
+    timeline::{GAP_MS_MAX, Streams, Timeline},
 };
 use batch::Batches;
 use forks::Rewinds;
 use sync::Sync;
+
+/// While entries come at all, what is missing may still be on its way behind them: a gap is asked for again after
+/// this time at the latest.
+const GAP_IN_TRAFFIC_MS_MAX: u64 = 60_000;
 
 /// Who this device is.
 #[derive(Clone, Debug)]
@@ -82,7 +86,8 @@ impl Config {
 pub enum Effect {
     /// Get a token for this user and give it to [`Engine::handle_token`].
     NeedToken,
-    /// Connect now; then [`Engine::handle_connected`] or [`Engine::handle_disconnected`].
+    /// Connect now, anew if that is under way; then [`Engine::handle_connected`] or
+    /// [`Engine::handle_disconnected`].
     Connect,
     /// Drop the connection. With a reason, the server broke a rule or fell silent: report it.
     Disconnect(Option<CloseReason>),
@@ -197,9 +202,10 @@ enum Purpose {
 enum Link {
     /// Waits for [`Engine::handle_token`].
     AwaitingToken,
-    /// Waits for its time.
+    /// Waits for its time, which no wish of the app brings before `not_before`: the server asked for that.
     Backoff {
         until: Millis,
+        not_before: Millis,
     },
     /// The driver connects.
     Dialing,
@@ -235,6 +241,11 @@ pub struct Engine {
     token_is_new: bool,
     token_expires_at: Option<Millis>,
     connection: u64,
+    streams: Streams,
+    /// When an entry came last.
+    last_delivery: Millis,
+    /// The app is not in front.
+    background: bool,
     backoff: Backoff,
     rng: Rng,
     mint: IdMint,
@@ -269,6 +280,9 @@ impl Engine {
             token_is_new: true,
             token_expires_at: None,
             connection: 0,
+            streams: Streams::One,
+            last_delivery: Millis::default(),
+            background: false,
             backoff: Backoff::default(),
             rng: Rng::new(seed),
             mint: IdMint::new(loaded.last_minted),
@@ -319,14 +333,14 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn poll_timeout(&self, now: Millis) -> Option<Millis> {
         let link = match &self.link {
-            Link::Backoff { until } => Some(*until),
+            Link::Backoff { until, .. } => Some(*until),
             Link::Open(open) => [
                 open.session.poll_timeout(),
                 open.live.as_ref().and_then(|live| live.reauth_at),
                 open.live.as_ref().and_then(|live| live.sync.poll_timeout(now)),
                 self.outbox.poll_timeout(now),
                 self.to_fetch.values().copied().filter(|at| *at > now).min(),
-                self.gaps.iter().filter_map(|id| self.timelines.get(id)?.gap_deadline()).min(),
+                self.gaps.iter().filter_map(|id| self.gap_deadline(*id)).min(),
             ]
             .into_iter()
             .flatten()
@@ -383,7 +397,19 @@ impl Engine {
         self.timelines.get(&conversation).map(Timeline::stored)
     }
 
+    /// Entries that came and wait for those before them, of all conversations. Bounded by the credit.
+    pub fn entries_waiting(&self) -> usize {
+        self.timelines.values().map(Timeline::waiting).sum()
+    }
+
     // ---- shared by the parts ----
+
+    /// When a gap is asked for again.
+    fn gap_deadline(&self, conversation: ConversationId) -> Option<Millis> {
+        let late = self.timelines.get(&conversation)?.gap_deadline()?;
+        let in_traffic = Millis(late.0 + GAP_IN_TRAFFIC_MS_MAX - GAP_MS_MAX);
+        Some(late.max(Millis(self.last_delivery.0 + GAP_MS_MAX).min(in_traffic)))
+    }
 
     fn live(&mut self) -> Option<(&mut ClientSession, &mut Live)> {
         match &mut self.link {

@@ -176,13 +176,15 @@ impl Engine {
 
     /// Gaps that did not close are asked for again.
     pub(super) fn ask_for_gaps(&mut self, now: Millis) {
-        let late = |id: &ConversationId| {
-            self.timelines.get(id).and_then(Timeline::gap_deadline).is_none_or(|deadline| deadline <= now)
-        };
+        let late = |id: &ConversationId| self.gap_deadline(*id).is_none_or(|deadline| deadline <= now);
         for id in self.gaps.iter().copied().filter(|id| late(id)).collect::<Vec<_>>() {
             self.gaps.remove(&id);
-            if self.timelines.get(&id).and_then(Timeline::gap_deadline).is_some() {
+            if let Some(timeline) = self.timelines.get_mut(&id)
+                && timeline.gap_deadline().is_some()
+            {
+                let dropped = timeline.on_gap_late();
                 self.stats.gaps += 1;
+                self.consume_all(now, &dropped);
                 self.to_resume.insert(id);
             }
         }

@@ -94,8 +94,12 @@ pub struct Model {
     pub refuse_next: std::collections::VecDeque<ErrorCode>,
     /// Leave out all but so many of the newest entries at resume.
     pub newest_only: Option<u64>,
+    /// An entry of this seq is not sent, once: the server is broken.
+    pub swallows: Option<u64>,
     pub dedup_hits: u64,
     pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
+    /// What each Hello said of its app.
+    pub told_background: Vec<bool>,
     pub token_life_ms: u64,
     pub accepts_token: fn(&str) -> bool,
     boots: Vec<(BootId, u64)>,
@@ -117,8 +121,10 @@ impl Model {
             faults: Faults::default(),
             refuse_next: Default::default(),
             newest_only: None,
+            swallows: None,
             dedup_hits: 0,
             acks: BTreeMap::new(),
+            told_background: Vec::new(),
             token_life_ms: 3_600_000,
             accepts_token: |_| true,
             boots: vec![(BootId::new([1; 16]), 1)],
@@ -227,6 +233,11 @@ impl Model {
         self.sessions.get_mut(&id)?.session.poll_transmit()
     }
 
+    /// The next frame of one lane, for a transport with streams.
+    pub fn poll_lane(&mut self, id: ConnectionId, lane: Lane) -> Option<Bytes> {
+        self.sessions.get_mut(&id)?.session.poll_lane(lane)
+    }
+
     fn on_event(&mut self, now: Millis, id: ConnectionId, event: ServerEvent) {
         match event {
             ServerEvent::Hello(hello) => self.on_hello(now, id, &hello),
@@ -254,6 +265,7 @@ impl Model {
     }
 
     fn on_hello(&mut self, now: Millis, id: ConnectionId, hello: &Hello) {
+        self.told_background.push(hello.background);
         if !(self.accepts_token)(&hello.token.0) {
             let refused = Refused {
                 code: ErrorCode::TokenInvalid as u32,
@@ -372,7 +384,10 @@ impl Model {
                     if !session.session.take_credit(1, entry.encoded_len() as u64) {
                         break;
                     }
-                    session.session.send_of(*id, Lane::Live, encode_deliver(*id, &entry));
+                    let lane = if *caught_up { Lane::Live } else { Lane::Bulk };
+                    if self.swallows.take_if(|seq| *seq == *next).is_none() {
+                        session.session.send_of(*id, lane, encode_deliver(*id, &entry));
+                    }
                     let sent = session.sent_up_to.entry(*id).or_insert(0);
                     *sent = (*sent).max(*next);
                     *next += 1;

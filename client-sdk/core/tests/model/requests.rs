@@ -267,6 +267,7 @@ impl Model {
         from = from.max(conversation.first_seq);
         let session = &mut self.sessions.get_mut(&id).unwrap().session;
         let mut entries = Vec::new();
+        let is_empty = from > to;
         for seq in from..=to {
             let entry = entry(&conversation.entries[seq as usize - 1], false);
             if !session.take_credit(1, entry.encoded_len() as u64) {
@@ -275,12 +276,12 @@ impl Model {
             }
             entries.push(entry);
         }
-        if entries.is_empty() && from <= head && to < from {
+        if entries.is_empty() && !is_empty {
             return ServerFrame::error_retry(Some(request_id), ErrorCode::NoCredit, "", 20);
         }
         let more = match history.direction {
             Direction::Forward => to < head,
-            Direction::Backward => from > conversation.first_seq,
+            Direction::Backward => !is_empty && from > conversation.first_seq,
         };
         ServerFrame::HistoryPage(HistoryPage {
             request_id,

@@ -14,14 +14,15 @@ use talaria_client_core::{
     outbox::Draft,
     rng::Rng,
     store::{LocalId, MemoryStore, Store, StoreBatch, StoreError},
+    timeline::Streams,
 };
 use talaria_protocol::{
     chain::Chain,
-    entry::Urgency,
+    entry::{EntryKind, Urgency},
     frame::FrameDecoder,
-    ids::{ConversationId, DeviceId},
+    ids::{ClientMessageId, ConversationId, DeviceId},
     message::{Credit, client::Token, content::Content},
-    session::{Millis, client::CloseReason},
+    session::{Lane, Millis, client::CloseReason},
 };
 
 use super::{ConnectionId, Model};
@@ -32,9 +33,10 @@ pub const TICK_MS: u64 = 5;
 struct Wire {
     connection: ConnectionId,
     to_server: VecDeque<(u64, Bytes)>,
-    to_client: VecDeque<(u64, Bytes)>,
+    /// By lane, each in order; on TCP all in the first.
+    to_client: [VecDeque<(u64, Bytes)>; 3],
     at_server: FrameDecoder,
-    at_client: FrameDecoder,
+    at_client: [FrameDecoder; 3],
 }
 
 pub struct Device {
@@ -49,6 +51,8 @@ pub struct Device {
     /// The next commit fails.
     pub breaks_store: bool,
     pub offline: bool,
+    /// What it sends is lost on the way.
+    pub mute: bool,
     pub token: Result<String, TokenError>,
     pub tokens_asked: u32,
     /// Queued durably, by text.
@@ -73,6 +77,10 @@ pub struct World {
     pub rng: Rng,
     pub delay_ms_max: u64,
     pub store_ms_max: u64,
+    /// Connections have a stream for each lane, and these are the greatest delays of each: control, live, bulk.
+    pub lanes_ms_max: Option<[u64; 3]>,
+    /// Most entries that ever waited for others on a device.
+    pub waited_max: usize,
 }
 
 impl World {
@@ -86,6 +94,8 @@ impl World {
             rng: Rng::new(bytes),
             delay_ms_max: 20,
             store_ms_max: 10,
+            lanes_ms_max: None,
+            waited_max: 0,
         }
     }
 
@@ -111,6 +121,7 @@ impl World {
             checks_acks: true,
             breaks_store: false,
             offline: false,
+            mute: false,
             token: Ok(subject.into()),
             tokens_asked: 0,
             kept: Vec::new(),
@@ -130,6 +141,21 @@ impl World {
     }
 
     // ---- what tests do ----
+
+    /// Entries in the log as if the device had sent them, all at once.
+    pub fn append_many(&mut self, device: usize, conversation: ConversationId, count: u64) {
+        let connection = self.devices[device].wire.as_ref().unwrap().connection;
+        for n in 0..count {
+            let id = ClientMessageId::from_parts(super::START_MS + n, self.rng.id_bytes());
+            let content = Content::text(n.to_string()).encode();
+            self.model.append(self.now, connection, conversation, EntryKind::Message, content, id);
+        }
+    }
+
+    /// What the server knows the device to hold.
+    pub fn acked(&self, device: usize, conversation: ConversationId) -> u64 {
+        self.model.acks.get(&(self.devices[device].id, conversation)).copied().unwrap_or(0)
+    }
 
     pub fn send(&mut self, device: usize, conversation: ConversationId, text: &str) -> LocalId {
         let content = Content::text(text).encode();
@@ -272,6 +298,8 @@ impl World {
             }
             self.drive(index);
         }
+        let waiting = self.devices.iter().map(|device| device.engine.entries_waiting());
+        self.waited_max = waiting.max().unwrap_or(0).max(self.waited_max);
         self.check_acks();
     }
 
@@ -305,23 +333,37 @@ impl World {
 
     fn carry_to_client(&mut self, index: usize) {
         let now = self.now;
-        let delay = 1 + self.below(self.delay_ms_max);
+        let (delays, first) = match self.lanes_ms_max {
+            // Which lane is read first is anybody's guess.
+            Some(max) => (max.map(|max| 1 + self.below(max)), self.below(3) as usize),
+            None => ([1 + self.below(self.delay_ms_max); 3], 0),
+        };
         let device = &mut self.devices[index];
         let Some(wire) = &mut device.wire else { return };
-        while let Some(frame) = self.model.poll_transmit(wire.connection) {
-            let at = (now.0 + delay).max(wire.to_client.back().map_or(0, |(at, _)| *at));
-            wire.to_client.push_back((at, frame));
-        }
-        while wire.to_client.front().is_some_and(|(at, _)| *at <= now.0) {
-            let (_, bytes) = wire.to_client.pop_front().unwrap();
-            wire.at_client.extend(&bytes);
-            wire.at_client.set_frame_bytes_max(device.engine.frame_bytes_max());
-            while let Some(payload) = wire.at_client.poll_frame().unwrap() {
-                device.engine.handle_frame(now, payload);
-                wire.at_client.set_frame_bytes_max(device.engine.frame_bytes_max());
+        for lane in Lane::ALL {
+            let next = |model: &mut Model| match self.lanes_ms_max {
+                Some(_) => model.poll_lane(wire.connection, lane),
+                None => model.poll_transmit(wire.connection),
+            };
+            while let Some(frame) = next(&mut self.model) {
+                let queue = &mut wire.to_client[lane as usize];
+                let at = (now.0 + delays[lane as usize]).max(queue.back().map_or(0, |(at, _)| *at));
+                queue.push_back((at, frame));
             }
         }
-        if wire.to_client.is_empty() && self.model.is_closed(wire.connection) {
+        for lane in (0..3).map(|n| (first + n) % 3) {
+            let (queue, decoder) = (&mut wire.to_client[lane], &mut wire.at_client[lane]);
+            while queue.front().is_some_and(|(at, _)| *at <= now.0) {
+                let (_, bytes) = queue.pop_front().unwrap();
+                decoder.extend(&bytes);
+                decoder.set_frame_bytes_max(device.engine.frame_bytes_max());
+                while let Some(payload) = decoder.poll_frame().unwrap() {
+                    device.engine.handle_frame(now, payload);
+                    decoder.set_frame_bytes_max(device.engine.frame_bytes_max());
+                }
+            }
+        }
+        if wire.to_client.iter().all(VecDeque::is_empty) && self.model.is_closed(wire.connection) {
             self.cut(index);
         }
     }
@@ -352,7 +394,7 @@ impl World {
         loop {
             let device = &mut self.devices[index];
             while let Some(frame) = device.engine.poll_transmit() {
-                if let Some(wire) = &mut device.wire {
+                if let Some(wire) = device.wire.as_mut().filter(|_| !device.mute) {
                     let at = (now.0 + delay).max(wire.to_server.back().map_or(0, |(at, _)| *at));
                     wire.to_server.push_back((at, frame));
                 }
@@ -389,11 +431,12 @@ impl World {
                 device.wire = Some(Wire {
                     connection,
                     to_server: VecDeque::new(),
-                    to_client: VecDeque::new(),
+                    to_client: Default::default(),
                     at_server: FrameDecoder::new(1 << 14),
-                    at_client: FrameDecoder::new(1 << 14),
+                    at_client: [(); 3].map(|()| FrameDecoder::new(1 << 14)),
                 });
-                device.engine.handle_connected(now);
+                let streams = if self.lanes_ms_max.is_some() { Streams::Many } else { Streams::One };
+                device.engine.handle_connected(now, streams);
             }
             Effect::Disconnect(reason) => {
                 assert!(
@@ -492,12 +535,12 @@ fn commit(device: &mut Device, batch: &StoreBatch) {
             device.checks_acks = false;
             *held = (from - 1, write.cursor.chain);
         }
-        if write.entries.is_empty() && write.cursor.seq > held.0 {
-            *held = (write.cursor.seq, write.cursor.chain);
-        }
         for stored in &write.entries {
             assert!(stored.entry.seq > held.0, "{} stored again or out of order", stored.entry.seq);
             *held = (stored.entry.seq, stored.chain);
+        }
+        if write.cursor.seq > held.0 {
+            *held = (write.cursor.seq, write.cursor.chain);
         }
         assert_eq!((write.cursor.seq, write.cursor.chain), *held, "the cursor is what is held");
     }

@@ -1,7 +1,13 @@
-//! The model server behind real TLS, for tests of the driver alone.
+//! The model server behind real TLS over TCP and behind QUIC, for tests of the driver alone.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
-use std::sync::{Arc, Mutex};
+#[path = "quic.rs"]
+mod quic;
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, version::TLS13};
@@ -17,9 +23,34 @@ use tokio_rustls::TlsAcceptor;
 
 use super::model::Model;
 
+/// What the server's UDP port does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Udp {
+    Quic,
+    /// It takes packets and says nothing, as a firewall does.
+    Swallows,
+    /// Nobody is there.
+    Closed,
+}
+
+/// What came.
+#[derive(Default)]
+pub struct Counts {
+    pub tcp: AtomicU32,
+    pub quic: AtomicU32,
+    /// Hellos that came before the handshake's end.
+    pub early: AtomicU32,
+    /// Connections whose peer moved to another address.
+    pub moved: AtomicU32,
+    /// Connections that the client closed with code 0.
+    pub closed_well: AtomicU32,
+}
+
 #[derive(Clone)]
 pub struct Server {
     pub address: String,
+    pub counts: Arc<Counts>,
+    pub udp: Option<quic::Udp>,
     pub ca: String,
     pub model: Arc<Mutex<Model>>,
     origin: Instant,
@@ -29,29 +60,40 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(Udp::Quic).await
+    }
+
+    pub async fn start_with(udp: Udp) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let leaf =
             CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-            .unwrap();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Self {
+        let chain = vec![leaf.der().clone()];
+        let tls = move || {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+            let mut tls = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain.clone(), key.into())
+                .unwrap();
+            tls.alpn_protocols = vec![ALPN.to_vec()];
+            tls
+        };
+        let (listener, socket) = bind(udp).await;
+        let mut server = Self {
             address: listener.local_addr().unwrap().to_string(),
+            counts: Arc::default(),
+            udp: None,
             ca: issuer.pem(),
             model: Arc::new(Mutex::new(Model::new(1))),
             origin: Instant::now(),
             version: watch::channel(0).0,
         };
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let acceptor = TlsAcceptor::from(Arc::new(tls()));
         let serving = server.clone();
         tokio::spawn(async move {
             loop {
@@ -59,6 +101,7 @@ impl Server {
                 tokio::spawn(serving.clone().serve(acceptor.clone(), tcp));
             }
         });
+        server.udp = socket.map(|socket| quic::Udp::start(&server, socket, udp == Udp::Quic, Box::new(tls)));
         server
     }
 
@@ -75,6 +118,7 @@ impl Server {
 
     async fn serve(self, acceptor: TlsAcceptor, tcp: TcpStream) {
         let Ok(mut stream) = acceptor.accept(tcp).await else { return };
+        self.counts.tcp.fetch_add(1, Ordering::Relaxed);
         let id = self.with(|model| model.connect(self.now()));
         let mut decoder = FrameDecoder::new(1 << 14);
         let mut version = self.version.subscribe();
@@ -107,5 +151,18 @@ impl Server {
         }
         let _ = stream.shutdown().await;
         self.with(|model| model.disconnect(id));
+    }
+}
+
+/// The same port of both kinds.
+async fn bind(udp: Udp) -> (TcpListener, Option<std::net::UdpSocket>) {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if udp == Udp::Closed {
+            return (listener, None);
+        }
+        if let Ok(socket) = std::net::UdpSocket::bind(listener.local_addr().unwrap()) {
+            return (listener, Some(socket));
+        }
     }
 }
