@@ -59,7 +59,7 @@ pub(crate) async fn run(transport: Transport, args: &Args) -> anyhow::Result<()>
         for _ in 0..args.clients {
             summary.add(all_done.recv().await.context("a member is gone")?);
         }
-        println!("{}", summary.to_json(since_start() - began));
+        println!("{}", summary.take_json(since_start() - began));
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ impl Summary {
         }
     }
 
-    fn to_json(&mut self, took: Duration) -> Value {
+    fn take_json(&mut self, took: Duration) -> Value {
         self.took.sort_unstable();
         let quantile = |of: f64| {
             let index = (self.took.len().saturating_sub(1) as f64 * of) as usize;
