@@ -16,8 +16,9 @@ pub(crate) const DATAGRAM_BYTES_MAX: usize = 65_536;
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
 /// Bytes taken from a TCP socket at once.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
-/// Bytes that the system may hold for us of one TCP socket: what it took, the sender believes delivered.
-pub(crate) const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+/// Bytes that the system may hold for us of one TCP socket. What it took, the sender believes sent, so it is little:
+/// what is under way is to wait in our own queue, where the window bounds it.
+pub(crate) const RECEIVE_BUFFER_BYTES: u32 = 8 * 1024;
 /// How long the server may take to accept a TCP connection.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Tries to find a port that is free for UDP and TCP.
