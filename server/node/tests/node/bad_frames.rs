@@ -40,7 +40,7 @@ fn bad_prefixes_before_and_after_welcome() {
     let mut honest = Honest::on(&node);
     let always =
         [vec![0], vec![0x80, 0x00], vec![0x80; 4], vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff], vec![0xff; 9]];
-    for bytes in always.iter().cloned().chain([prefix(CLIENT_FRAME_BYTES_MAX_BEFORE_WELCOME + 1)]) {
+    for bytes in always.iter().cloned().chain([prefix(FRAME_BYTES_MAX_BEFORE_WELCOME + 1)]) {
         let mut client = node.connect();
         client.send_bytes(&bytes);
         assert_eq!(client.end(), ErrorCode::ProtocolViolation, "{bytes:02x?} before Welcome");
@@ -59,7 +59,7 @@ fn a_frame_that_is_never_completed() {
     let node = TestNode::start_with(|config| config.keepalive_seconds = 1);
     let started = Instant::now();
     let mut before = node.connect();
-    before.send_bytes(&prefix(CLIENT_FRAME_BYTES_MAX_BEFORE_WELCOME));
+    before.send_bytes(&prefix(FRAME_BYTES_MAX_BEFORE_WELCOME));
     let mut after = node.session("mallory");
     after.send_bytes(&prefix(CLIENT_FRAME_BYTES_MAX));
     after.send_bytes(&[7; 100]);
