@@ -378,6 +378,10 @@ impl Model {
                 }
                 let Some((next, caught_up)) = session.resumed.get_mut(id) else { continue };
                 while *next <= conversation.head() {
+                    if self.swallows.take_if(|seq| *seq == *next).is_some() {
+                        *next += 1;
+                        continue;
+                    }
                     let stored = &conversation.entries[*next as usize - 1];
                     let omit = stored.device == device && stored.header.kind == EntryKind::Message;
                     let entry = entry(stored, omit);
@@ -385,9 +389,7 @@ impl Model {
                         break;
                     }
                     let lane = if *caught_up { Lane::Live } else { Lane::Bulk };
-                    if self.swallows.take_if(|seq| *seq == *next).is_none() {
-                        session.session.send_of(*id, lane, encode_deliver(*id, &entry));
-                    }
+                    session.session.send_of(*id, lane, encode_deliver(*id, &entry));
                     let sent = session.sent_up_to.entry(*id).or_insert(0);
                     *sent = (*sent).max(*next);
                     *next += 1;
