@@ -313,6 +313,27 @@ fn a_probe_is_answered_or_ends_the_session_within_seconds() {
 }
 
 #[test]
+fn a_watched_connection_is_probed_soon_and_then_ever_more_rarely() {
+    let mut pair = Pair::live(1);
+    pair.client.watch(true);
+    pair.client.ack(pair.now, CONVERSATION, 0);
+    let pings = |pair: &mut Pair, seconds: u64| {
+        let before = pair.pings;
+        pair.run(seconds);
+        pair.pings - before
+    };
+    // After 1, 2, 4, 8, 16 and 32 seconds of silence; a pong is no sign of life of the app's.
+    assert_eq!([3, 4, 8, 16, 30].map(|seconds| pings(&mut pair, seconds)), [2, 1, 1, 1, 1]);
+    assert_eq!(pings(&mut pair, 90), 3, "the keepalive goes on");
+    pair.client.ack(pair.now, CONVERSATION, 0);
+    assert_eq!(pings(&mut pair, 3), 2);
+    pair.cut();
+    pair.client.ack(pair.now, CONVERSATION, 0);
+    pair.run(4);
+    assert_eq!(pair.client_events, [ClientEvent::Closed { reason: CloseReason::PathDead }]);
+}
+
+#[test]
 fn a_token_is_renewed_or_ends_the_session() {
     let mut pair = Pair::new(1);
     pair.token_lifetime = Duration::from_secs(100);

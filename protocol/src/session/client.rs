@@ -39,6 +39,12 @@ const PROBE_MARGIN: Duration = Duration::from_millis(500);
 /// The most time that a probed path has.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
+/// After so long without anything said by either end, a watched connection is first probed; then after twice as long each
+/// time, up to the keepalive period.
+pub const WATCH_MIN: Duration = Duration::from_secs(1);
+/// The least time that such a probe has: nobody has moved, and a radio may have to wake up.
+const WATCH_ANSWER_MIN: Duration = Duration::from_secs(2);
+
 /// What a client may tune.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -113,9 +119,12 @@ struct Live {
     last_heard: Millis,
     last_sent: Millis,
     last_ping: Millis,
+    /// Something was said, by either end, that was neither ping nor pong.
+    last_active: Millis,
     /// From the last answered question to its answer.
     round_trip: Duration,
     probe: Option<Probe>,
+    watched: bool,
     server_time: ServerTime,
 }
 
@@ -131,6 +140,15 @@ impl Live {
     /// asked lately.
     fn ping_at(&self) -> Millis {
         self.last_sent.min(self.last_heard).max(self.last_ping).after(self.keepalive)
+    }
+
+    /// When a watched connection is probed next.
+    fn watch_at(&self) -> Millis {
+        if !self.watched || self.probe.is_some() {
+            return Millis(u64::MAX);
+        }
+        let quiet = self.last_ping.since(self.last_active);
+        self.last_ping.max(self.last_active).after(quiet.max(WATCH_MIN)).min(self.ping_at())
     }
 
     fn dead_at(&self) -> Millis {
@@ -217,6 +235,7 @@ pub struct ClientSession {
     protocol: (u32, u32),
     next_request_id: u64,
     next_nonce: u64,
+    watched: bool,
     credit: CreditWindow,
     events: VecDeque<ClientEvent>,
     transmit: TransmitQueue,
@@ -241,6 +260,7 @@ impl ClientSession {
             protocol,
             next_request_id: 1,
             next_nonce: 1,
+            watched: false,
             credit,
             events: VecDeque::new(),
             transmit,
@@ -273,6 +293,7 @@ impl ClientSession {
             }
             State::Live(live) if now >= live.dead_at() => self.close(CloseReason::Dead),
             State::Live(live) if now >= live.probe_at() => self.close(CloseReason::PathDead),
+            State::Live(live) if now >= live.watch_at() => self.probe_within(now, WATCH_ANSWER_MIN),
             State::Live(live) if now >= live.ping_at() => drop(self.ping(now)),
             _ => {}
         }
@@ -338,9 +359,22 @@ impl ClientSession {
     /// Asks whether the path to the server still works: closes with [`CloseReason::PathDead`] when nothing answers
     /// within two round trips and a half second, [`PROBE_MIN`] at least. No effect on a session that is not live.
     pub fn probe(&mut self, now: Millis) {
+        self.probe_within(now, PROBE_MIN);
+    }
+
+    /// From now on, or no longer: probes the path by itself, soon after the last thing that was said and then more and more
+    /// rarely. For a transport that does not tell when the other end has died, while somebody looks at the app.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
+        if let State::Live(live) = &mut self.state {
+            live.watched = watched;
+        }
+    }
+
+    fn probe_within(&mut self, now: Millis, least: Duration) {
         let Some(nonce) = self.ping(now) else { return };
         if let State::Live(live) = &mut self.state {
-            let within = (live.round_trip * 2 + PROBE_MARGIN).clamp(PROBE_MIN, PROBE_MAX);
+            let within = (live.round_trip * 2 + PROBE_MARGIN).clamp(least, PROBE_MAX);
             live.probe = Some(Probe { nonce, deadline: now.after(within) });
         }
     }
@@ -372,7 +406,9 @@ impl ClientSession {
     pub fn poll_timeout(&self) -> Option<Millis> {
         match &self.state {
             State::AwaitingWelcome { deadline } => Some(*deadline),
-            State::Live(live) => Some(live.ping_at().min(live.dead_at()).min(live.probe_at())),
+            State::Live(live) => {
+                Some(live.ping_at().min(live.dead_at()).min(live.probe_at()).min(live.watch_at()))
+            }
             State::Closed => None,
         }
     }
@@ -463,6 +499,9 @@ impl ClientSession {
     fn transmit_frame(&mut self, now: Millis, frame: &ClientFrame) {
         if let State::Live(live) = &mut self.state {
             live.last_sent = now;
+            if !matches!(frame, ClientFrame::Ping(_)) {
+                live.last_active = now;
+            }
             self.transmit.push(frame.encode());
         }
     }
@@ -480,6 +519,9 @@ impl ClientSession {
             }
             (State::Live(live), frame) => {
                 live.last_heard = now;
+                if !matches!(frame, ServerFrame::Pong { .. }) {
+                    live.last_active = now;
+                }
                 self.on_live_frame(now, frame);
             }
             (State::Closed, _) => {}
@@ -499,8 +541,10 @@ impl ClientSession {
             last_heard: now,
             last_sent: now,
             last_ping: now,
+            last_active: now,
             round_trip: now.since(self.began),
             probe: None,
+            watched: self.watched,
             server_time: ServerTime { unix_ms: welcome.hlc.unix_ms(), at: now },
         });
         // A window that the server would call an abuse is cut, from the next grant on.

@@ -81,12 +81,21 @@ impl Engine {
     /// probed, for the system may have frozen the app, and a wait ends.
     pub fn handle_foreground(&mut self, now: Millis, foreground: bool) {
         self.background = !foreground;
+        let watches = self.watches();
+        if let Link::Open(open) = &mut self.link {
+            open.session.watch(watches);
+        }
         if foreground {
             match &mut self.link {
                 Link::Open(open) => open.session.probe(now),
                 _ => self.hurry(now),
             }
         }
+    }
+
+    /// QUIC does not tell when the server has died, as TCP does; who looks at the app is not to wait for the keepalive.
+    fn watches(&self) -> bool {
+        self.streams == Streams::Many && !self.background
     }
 
     /// Ends a wait, but not before the time that the server asked for ([SES-32]).
@@ -124,7 +133,8 @@ impl Engine {
         };
         self.connection += 1;
         self.streams = streams;
-        let session = ClientSession::new(now, hello, SessionConfig::default());
+        let mut session = ClientSession::new(now, hello, SessionConfig::default());
+        session.watch(self.watches());
         self.link = Link::Open(Box::new(Open { session, live: None }));
     }
 
