@@ -15,6 +15,7 @@ use crate::{
 Arguments of talaria-demo:
   --messages N   how many messages to play [20000]
   --kills N      how often the node loses power while sends are in flight [5]
+  --shards N     shards of the node [one per core]
   --seed S       what decides everything random
   --json FILE    write the final table there too
   --keep         keep the node's directory

@@ -1,5 +1,7 @@
 //! Who plays, on which devices, in which conversations.
 
+use talaria_client::TransportChoice;
+
 /// The users. The first four have two devices each.
 pub const USERS: [&str; 8] = ["alice", "bob", "carol", "dan", "erin", "frank", "grace", "heidi"];
 
@@ -17,6 +19,11 @@ impl DeviceRole {
     pub fn name(self) -> String {
         format!("{}/{}", USERS[self.user], ["phone", "tablet"][self.number])
     }
+}
+
+/// How the device of this place connects: every other one by QUIC, so that each user with two devices has both.
+pub fn transport(index: usize) -> TransportChoice {
+    if index.is_multiple_of(2) { TransportChoice::Quic } else { TransportChoice::Tcp }
 }
 
 /// The twelve devices.

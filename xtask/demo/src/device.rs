@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    cast::{DeviceRole, USERS},
+    cast::{self, DeviceRole, USERS},
     history::{History, OpId},
     remains::{self, OP_KEY},
     report::SdkCounts,
@@ -58,6 +58,8 @@ pub struct Device {
     counts: Cell<SdkCounts>,
     /// Connections cut.
     pub cuts: Cell<u64>,
+    /// Changes of its network.
+    pub moves: Cell<u64>,
     /// Apps killed, and started again.
     pub kills: Cell<u64>,
     /// Messages of the play that it showed, and news of it.
@@ -105,6 +107,7 @@ impl Device {
             app: RefCell::new(None),
             counts: Cell::default(),
             cuts: Cell::new(0),
+            moves: Cell::new(0),
             kills: Cell::new(0),
             seen: RefCell::default(),
             news: Notify::new(),
@@ -116,6 +119,7 @@ impl Device {
     pub async fn start(self: &Rc<Self>) -> anyhow::Result<()> {
         let config = ClientConfig::new(&self.server, self.id, TokenProvider::fixed(self.token.clone()))
             .ca_file(&self.ca)?
+            .transport(cast::transport(self.index))
             .store((self.wrap)(self.store.clone()));
         let client = Client::start(config).await?;
         let mut events = client.events();
@@ -146,6 +150,14 @@ impl Device {
         if let Some(client) = self.client() {
             client.drop_connection().await;
             self.cuts.set(self.cuts.get() + 1);
+        }
+    }
+
+    /// Changes its network: what goes by QUIC comes from another port from now on.
+    pub async fn change_network(&self) {
+        if let Some(client) = self.client() {
+            client.network_changed(None).await;
+            self.moves.set(self.moves.get() + 1);
         }
     }
 

@@ -24,6 +24,9 @@ struct Args {
     /// Who says what where, and the order of the trouble; when it comes is up to the machine.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Shards of the node [default: one per core].
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
     /// Writes all figures there, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
         node: NodeConfig {
             program: talaria.clone(),
             args: vec![],
+            shards: args.shards,
             data_dir: dir.path().to_owned(),
             power_cut: (!args.plain_kill).then_some(args.seed),
         },

@@ -1,7 +1,8 @@
 //! The node as a process of its own, on files that lose what is not synced when it is killed.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -34,6 +35,8 @@ pub struct NodeConfig {
     pub program: PathBuf,
     /// Arguments before the usual ones.
     pub args: Vec<String>,
+    /// Shards; `None`: as many as the node chooses.
+    pub shards: Option<u16>,
     /// Where the log is.
     pub data_dir: PathBuf,
     /// Kills are power cuts; without it, they leave the page cache.
@@ -46,6 +49,7 @@ pub struct Node {
     child: Child,
     /// Where it listens.
     pub address: String,
+    admin: String,
     stats: Option<PathBuf>,
 }
 
@@ -82,6 +86,9 @@ impl NodeConfig {
             "127.0.0.1:0",
         ]);
         command.arg("--data-dir").arg(&self.data_dir);
+        if let Some(shards) = self.shards {
+            command.args(["--shards", &shards.to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let stats = self.power_cut.map(|seed| -> anyhow::Result<PathBuf> {
             let stats = self.data_dir.join("powercut.stats");
@@ -100,10 +107,11 @@ impl NodeConfig {
         let stdout = child.stdout.take().context("the node has no stdout")?;
         let mut first = String::new();
         BufReader::new(stdout).read_line(&mut first)?;
-        let address = serde_json::from_str::<serde_json::Value>(&first)
-            .ok()
-            .and_then(|line| Some(line.get("listening")?.as_str()?.to_owned()));
-        let Some(address) = address else {
+        let addresses = serde_json::from_str::<serde_json::Value>(&first).ok().and_then(|line| {
+            let of = |field: &str| Some(line.get(field)?.as_str()?.to_owned());
+            Some((of("listening")?, of("admin")?))
+        });
+        let Some((address, admin)) = addresses else {
             let status = child.wait()?;
             let log = std::fs::read_to_string(self.data_dir.join("node.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(5).collect();
@@ -112,7 +120,7 @@ impl NodeConfig {
                 tail.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         };
-        Ok(Node { child, address, stats })
+        Ok(Node { child, address, admin, stats })
     }
 }
 
@@ -133,6 +141,17 @@ impl Node {
             Some(stats) => Ok(Stats::read(stats).context("the power-cut shim was not loaded")?.held_bytes),
             None => Ok(0),
         }
+    }
+
+    /// One of its metrics; all of that name together, whatever their labels.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(&self.admin).context("the node's admin port")?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nhost: {}\r\n\r\n", self.admin)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = text.lines().filter(of_name).map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum::<Option<f64>>().with_context(|| format!("the node's {name}"))
     }
 
     /// Ends it with SIGTERM, and waits.

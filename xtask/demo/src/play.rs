@@ -19,7 +19,7 @@ use crate::{
     history::History,
     node::{Node, NodeConfig},
     remains,
-    report::{Kill, Report, SdkCounts},
+    report::{Kill, Report, SdkCounts, Troubles},
     script,
 };
 
@@ -119,17 +119,19 @@ pub async fn run(config: PlayConfig, progress: ProgressBar) -> anyhow::Result<Re
     progress.set_message("the rest");
     until(&stage, &progress, |history| history.queued_all(config.messages) && history.in_flight() == 0).await;
     dialogues.shutdown().await;
-    let (cuts, app_kills) = end_trouble(troubles, &devices).await?;
+    let troubles = end_trouble(troubles, &devices).await?;
     progress.set_message("healing");
     heal(&stage, &devices, &plans, &progress).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let shown = stage.history.borrow().entries_shown();
     let sdk = end_devices(&devices).await?;
     let not_shown = (stage.history.borrow().entries_shown() - shown) as u64;
+    let shards = node.metric("talaria_shards")? as u64;
+    let misrouted = node.metric("talaria_quic_misrouted_total")? as u64;
     node.stop()?;
     progress.finish_and_clear();
     let report = judge(&config, &stage, &devices, &plans)?;
-    Ok(Report { kills, cuts, app_kills, sdk, seconds, not_shown, ..report })
+    Ok(Report { kills, troubles, sdk, seconds, not_shown, shards, misrouted, ..report })
 }
 
 /// Dialogues in all conversations at once.
@@ -247,7 +249,7 @@ async fn dialogue(scene: Scene, mut dice: Dice) {
     }
 }
 
-/// Cuts connections and kills apps, evenly over the play and only where a send is on its way, until it is aborted. What
+/// Cuts connections, changes networks and kills apps, evenly over the play and only where a send is on its way, until it is aborted. What
 /// it did is counted by the devices.
 async fn trouble(
     stage: Rc<Stage>,
@@ -262,10 +264,10 @@ async fn trouble(
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let device = speaker(&devices, &mut dice).await;
-        if dice.roll(3) == 0 {
-            device.restart().await?;
-        } else {
-            device.cut().await;
+        match dice.roll(4) {
+            0 => device.restart().await?,
+            1 => device.cut().await,
+            _ => device.change_network().await,
         }
     }
     Ok(())
@@ -285,7 +287,7 @@ async fn speaker(devices: &[Rc<Device>], dice: &mut Dice) -> Rc<Device> {
 async fn end_trouble(
     troubles: tokio::task::JoinHandle<anyhow::Result<()>>,
     devices: &[Rc<Device>],
-) -> anyhow::Result<(u64, u64)> {
+) -> anyhow::Result<Troubles> {
     if troubles.is_finished() {
         troubles.await??;
     } else {
@@ -298,7 +300,11 @@ async fn end_trouble(
         }
     }
     let sum = |of: fn(&Device) -> u64| devices.iter().map(|device| of(device)).sum();
-    Ok((sum(|device| device.cuts.get()), sum(|device| device.kills.get())))
+    Ok(Troubles {
+        cuts: sum(|device| device.cuts.get()),
+        moves: sum(|device| device.moves.get()),
+        app_kills: sum(|device| device.kills.get()),
+    })
 }
 
 /// Until it is so. `false`: it will not be, since something went wrong already, or nothing is acknowledged any more.
@@ -394,19 +400,23 @@ fn judge(
     let shown = |index: usize| {
         history.shown.iter().filter(move |((device, _), _)| *device == index).map(|(_, list)| list.len())
     };
+    let name = |device: &Device| {
+        format!("{} ({:?})", device.role.name(), cast::transport(device.index)).to_lowercase()
+    };
     Ok(Report {
         seed: config.seed,
         power_cut: config.node.power_cut.is_some(),
         asked: (config.messages, config.kills),
-        troubles: stage.troubles.borrow().iter().take(20).cloned().collect(),
+        mishaps: stage.troubles.borrow().iter().take(20).cloned().collect(),
         not_shown: 0,
         messages: history.ops.len(),
         acknowledged: history.acknowledged(),
         kills: vec![],
-        cuts: 0,
-        app_kills: 0,
+        troubles: Troubles::default(),
+        shards: 0,
+        misrouted: 0,
         sdk: SdkCounts::default(),
-        delivered: devices.iter().map(|device| (device.role.name(), shown(device.index).sum())).collect(),
+        delivered: devices.iter().map(|device| (name(device), shown(device.index).sum())).collect(),
         verdict,
         log: (counts.0, counts.1, findings),
         latency_us: stage.latency_us.borrow().clone(),

@@ -18,6 +18,17 @@ pub struct Kill {
     pub bytes_lost: u64,
 }
 
+/// What was done to the devices.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Troubles {
+    /// Connections cut.
+    pub cuts: u64,
+    /// Networks changed: a QUIC connection goes on from another port.
+    pub moves: u64,
+    /// Apps killed and started again from their stores.
+    pub app_kills: u64,
+}
+
 /// What the SDKs counted, all devices and all their lives together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SdkCounts {
@@ -43,7 +54,7 @@ pub struct Report {
     /// Messages and kills that the run was to have.
     pub asked: (usize, usize),
     /// Damage that a device reported, and other things that ended the run early, in words.
-    pub troubles: Vec<String>,
+    pub mishaps: Vec<String>,
     /// Entries that a device held and had not shown when all was quiet.
     pub not_shown: u64,
     /// Messages said.
@@ -52,10 +63,12 @@ pub struct Report {
     pub acknowledged: usize,
     /// Kills of the node.
     pub kills: Vec<Kill>,
-    /// Connections cut.
-    pub cuts: u64,
-    /// Apps killed and started again from their stores.
-    pub app_kills: u64,
+    /// What was done to the devices.
+    pub troubles: Troubles,
+    /// The node's.
+    pub shards: u64,
+    /// Datagrams that came to another shard than their connection's, since the last kill.
+    pub misrouted: u64,
     /// From the SDKs.
     pub sdk: SdkCounts,
     /// Name of each device, and the entries that it showed.
@@ -81,7 +94,7 @@ impl Report {
         };
         need(self.messages == self.asked.0, "not everything was said that was to be");
         need(self.kills.len() == self.asked.1, "the node was not killed as often as it was to be");
-        need(self.troubles.is_empty(), "something went wrong on the way");
+        need(self.mishaps.is_empty(), "something went wrong on the way");
         need(self.not_shown == 0, "a device held entries that its app was not told of");
         let verdict = &self.verdict;
         need(verdict.lost == 0, "messages were lost");
@@ -120,8 +133,11 @@ impl Report {
             "messages": self.messages,
             "acknowledged": self.acknowledged,
             "kills": self.kills.iter().map(kill).collect::<Vec<_>>(),
-            "connections_cut": self.cuts,
-            "apps_killed": self.app_kills,
+            "shards": self.shards,
+            "quic_misrouted": self.misrouted,
+            "connections_cut": self.troubles.cuts,
+            "networks_changed": self.troubles.moves,
+            "apps_killed": self.troubles.app_kills,
             "dedup_hits": self.sdk.dedup_hits,
             "resumes": self.sdk.resumes,
             "duplicates_dropped": self.sdk.duplicates_dropped,
@@ -133,7 +149,7 @@ impl Report {
             "reordered": self.verdict.reordered,
             "altered": self.verdict.altered,
             "examples": self.verdict.examples,
-            "troubles": self.troubles,
+            "mishaps": self.mishaps,
             "not_shown": self.not_shown,
             "log": { "conversations": self.log.0, "entries": self.log.1, "findings": self.log.2 },
             "send_to_deliver_ms": {
@@ -150,6 +166,7 @@ impl fmt::Display for Report {
         let mut row = |name: &str, value: String| writeln!(f, "  {name:<34} {value}");
         let cut = if self.power_cut { "power cuts" } else { "plain kills" };
         row("seed", self.seed.to_string())?;
+        row("shards", format!("{} ({} datagrams came to the wrong one)", self.shards, self.misrouted))?;
         row("messages said", self.messages.to_string())?;
         row("acknowledged", self.acknowledged.to_string())?;
         for (n, kill) in self.kills.iter().enumerate() {
@@ -157,7 +174,9 @@ impl fmt::Display for Report {
             let what = format!("{in_flight} in flight, {acknowledged} acknowledged, {bytes_lost} bytes lost");
             row(&format!("kill {} of {} ({cut})", n + 1, self.kills.len()), what)?;
         }
-        row("connections cut, apps killed", format!("{}, {}", self.cuts, self.app_kills))?;
+        let Troubles { cuts, moves, app_kills } = self.troubles;
+        row("connections cut, networks changed", format!("{cuts}, {moves}"))?;
+        row("apps killed", app_kills.to_string())?;
         row("resumes", self.sdk.resumes.to_string())?;
         row("retries that hit the dedup index", self.sdk.dedup_hits.to_string())?;
         row("entries dropped by devices as held", self.sdk.duplicates_dropped.to_string())?;
@@ -175,7 +194,7 @@ impl fmt::Display for Report {
         row("reordered", self.verdict.reordered.to_string())?;
         row("altered", self.verdict.altered.to_string())?;
         row("seconds", format!("{:.1}", self.seconds))?;
-        for example in self.verdict.examples.iter().chain(&self.troubles) {
+        for example in self.verdict.examples.iter().chain(&self.mishaps) {
             writeln!(f, "  ! {example}")?;
         }
         Ok(())

@@ -29,7 +29,13 @@ fn demo(broken: Option<&str>, wrap: WrapStore, seed: u64) -> Report {
         seed,
         messages: 3_000,
         kills: 4,
-        node: NodeConfig { program: node, args, data_dir: dir.path().to_owned(), power_cut: Some(seed) },
+        node: NodeConfig {
+            program: node,
+            args,
+            shards: None,
+            data_dir: dir.path().to_owned(),
+            power_cut: Some(seed),
+        },
         talaria,
         wrap,
     };

@@ -25,8 +25,13 @@ impl Place {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("node");
-        let config =
-            NodeConfig { program: program("talaria").unwrap(), args: vec![], data_dir, power_cut: None };
+        let config = NodeConfig {
+            program: program("talaria").unwrap(),
+            args: vec![],
+            shards: None,
+            data_dir,
+            power_cut: None,
+        };
         Self { dir, config }
     }
 
