@@ -59,7 +59,7 @@ impl Shard {
                 self.go_on_reading(session);
             }
             AskTarget::State(session) => {
-                self.sessions.waiting.push_back(Waiting::State(session, id));
+                self.sessions.waiting_longer.push_back(Waiting::State(session, id));
                 self.ask_again_later();
             }
         }
