@@ -163,6 +163,7 @@ fn an_unconfirmed_session_takes_nobody_over() {
         let main = open(&mut world, 0, "ada", 1, Role::Main);
         let identity = world.identity("ada", 1, Role::Main);
         let replayed = world.open_at(shards - 1, identity.clone(), PLENTY, false);
+        world.settle();
         let early = world.open_at(shards / 2, identity.clone(), PLENTY, false);
         world.settle();
         assert!(world.is_open(main) && world.is_open(replayed) && world.is_open(early));
