@@ -15,6 +15,7 @@ mod lanes;
 mod panics;
 mod program;
 mod sessions;
+mod shards;
 mod smoke;
 mod storms;
 mod support;
