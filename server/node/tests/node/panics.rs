@@ -1,11 +1,14 @@
 //! Panics are contained: of a session's task, of a shard's core, and of one that does not stop.
 
+use std::{sync::Arc, time::Duration};
+
 use talaria_protocol::message::client::ClientFrame;
 
 use crate::support::{
     client::Client,
     node::TestNode,
     persistent::{Reader, Sender},
+    slow_log::SlowLog,
 };
 
 const RESTARTS: &str = "talaria_shard_restarts_total";
@@ -29,24 +32,35 @@ fn a_session_that_panics_ends_alone() {
     node.shutdown();
 }
 
-/// Two write and two read, while one core after the other panics in the midst of it.
+/// Of the log beneath.
+const COMMIT: Duration = Duration::from_millis(60);
+
+/// Two write, while one core after the other panics in the midst of it; then one reads it all.
 #[test]
 fn a_core_that_panics_begins_anew_and_loses_nothing() {
     for shards in [1, 2, 4] {
         // A second panic of a shard within a minute is the last that it survives.
         let panics = if shards == 1 { 2 } else { shards };
-        let node = TestNode::start_with(|config| config.shards = shards);
+        // What a core has handed over when it panics is still on its way when it begins anew.
+        let log = Arc::new(SlowLog::new(COMMIT));
+        let node = TestNode::start_on(log.clone(), |config| config.shards = shards);
         let conversation = node.session("alice").direct_with("bob");
         let sent = std::thread::scope(|scope| {
             let write = |subject: &'static str| {
                 let node = &node;
                 move || {
                     let mut sender = Sender::new(node, subject);
-                    for n in 0..50 * panics {
+                    if subject == "bob" {
+                        // What he asked last is in the log when he asks again.
+                        sender.pause = COMMIT * 3 / 4;
+                    }
+                    for n in 0..6 * panics {
                         sender.say(conversation, &format!("{subject} {n}"));
                         // Only one of them breaks things.
-                        if subject == "alice" && n % 50 == 25 {
-                            node.handle().panic_shard((n / 50 % shards) as u16);
+                        if subject == "alice" && n % 6 == 3 {
+                            // The other's is half way into the log.
+                            std::thread::sleep(COMMIT / 2);
+                            node.handle().panic_shard((n / 6 % shards) as u16);
                         }
                     }
                     sender.sent
@@ -67,6 +81,8 @@ fn a_core_that_panics_begins_anew_and_loses_nothing() {
         node.assert_metric("talaria_mailbox_full_total{queue=\"answers\"}", 0.0);
         drop(last);
         node.shutdown();
+        let report = talaria_log::verify(&*log).unwrap();
+        assert!(report.findings.is_empty(), "{report:?}");
     }
 }
 

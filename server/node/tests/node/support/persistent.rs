@@ -48,13 +48,16 @@ pub(crate) struct Sender<'a> {
     node: &'a TestNode,
     subject: String,
     client: Client,
+    /// Before it comes back.
+    pub(crate) pause: Duration,
     /// Seqs and texts that were acknowledged.
     pub(crate) sent: Vec<(u64, String)>,
 }
 
 impl<'a> Sender<'a> {
     pub(crate) fn new(node: &'a TestNode, subject: &str) -> Self {
-        Self { node, subject: subject.to_owned(), client: session_again(node, subject, 1), sent: Vec::new() }
+        let client = session_again(node, subject, 1);
+        Self { node, subject: subject.to_owned(), client, pause: Duration::ZERO, sent: Vec::new() }
     }
 
     pub(crate) fn say(&mut self, conversation: ConversationId, text: &str) {
@@ -88,6 +91,7 @@ impl<'a> Sender<'a> {
     }
 
     fn come_again(&mut self) -> Option<u64> {
+        std::thread::sleep(self.pause);
         self.client = session_again(self.node, &self.subject, 1);
         None
     }
