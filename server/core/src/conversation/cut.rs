@@ -35,6 +35,11 @@ impl Conversation {
         Some(Cut { conversation: self.id, row })
     }
 
+    /// A cut is on its way: the log may have made it already.
+    pub fn is_cutting(&self) -> bool {
+        self.bar == Some(Bar::Cut)
+    }
+
     /// The cut is durable: readers see it, appends go on.
     pub fn on_cut(&mut self, heads: Heads) {
         if self.bar == Some(Bar::Cut) {

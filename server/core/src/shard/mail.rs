@@ -25,7 +25,7 @@ use crate::{
 /// What waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AskTarget {
-    Open(SessionKey),
+    Open(SessionKey, UserId),
     Append(SessionKey, RequestId),
     Members(SessionKey, RequestId),
     History(SessionKey, RequestId, Direction),
@@ -311,7 +311,7 @@ impl Shard {
         let Some(Asked { conversation, target, .. }) = self.mail.end(ask) else { return };
         let busy = Refusal::busy("the shard of what was asked has too much to do");
         match target {
-            AskTarget::Open(session) => self.refuse_open(session, &busy),
+            AskTarget::Open(session, _) => self.refuse_open(session, &busy),
             AskTarget::Append(session, request_id) => {
                 let refusal = if failure == Failure::Lost { outcome_unknown() } else { busy };
                 self.refuse(session, request_id, &refusal);

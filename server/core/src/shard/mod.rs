@@ -207,6 +207,11 @@ impl Shard {
         self.sessions.directory.sessions.len()
     }
 
+    /// Sessions of users of this shard's slots, on whatever shard.
+    pub fn registered(&self) -> usize {
+        self.home.registered()
+    }
+
     /// Conversations in memory.
     pub fn conversations_loaded(&self) -> usize {
         self.home.loaded.len()
@@ -230,7 +235,7 @@ impl Shard {
             parked: self.home.parked(),
             cursors: self.home.cursors.len(),
             asks: self.mail.asks(),
-            waiting_to_ask: self.sessions.waiting.len(),
+            waiting_to_ask: self.sessions.waiting.len() + self.sessions.waiting_longer.len(),
             acks: self.sessions.acks.len(),
             control: self.mail.control_kept(),
             gaps: self.mail.gaps(),
@@ -242,6 +247,8 @@ impl Shard {
         let now_ms = self.now.mono_ms;
         if self.sessions.ask_again_ms.is_some_and(|due| due <= now_ms) {
             self.sessions.ask_again_ms = None;
+            let longer = std::mem::take(&mut self.sessions.waiting_longer);
+            self.sessions.waiting.extend(longer);
             self.ask_again();
             self.take_mail();
         }

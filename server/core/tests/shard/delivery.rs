@@ -521,7 +521,7 @@ fn a_conversation_that_left_the_memory_is_delivered_all_the_same() {
         for chat in chats {
             world.sent(ada, send(chat, 10 + round, "x"));
             world.ask(ada, members(chat));
-            assert_eq!(world.shard.conversations_loaded(), 1);
+            assert_eq!(world.conversations_loaded(), 1);
         }
     }
     assert_eq!(world.heard(ben), ["2", "3", "4"]);

@@ -111,7 +111,7 @@ fn a_clock_that_went_back_neither_unsends_nor_reorders() {
     // Within a run the clock that clients are told does not go back: ids of it stay good.
     world.skew_ms = -20 * 60_000;
     world.tick(1);
-    let told = world.shard.hlc(world.now).unix_ms();
+    let told = world.hlc().unix_ms();
     assert!(told >= BEGIN_MS);
     world.sent(ada, send_after(conversation, id_at(told, 8), None, "still good"));
     world.restart();
@@ -434,5 +434,5 @@ fn an_empty_log_knows_nothing() {
     world.restart_over(MemoryLog::new());
     let ada = world.session("ada");
     assert_eq!(world.ask_code(ada, send(conversation, 2, "x")), Some(ErrorCode::NotFound));
-    assert_eq!(world.shard.conversations_loaded(), 0, "what does not exist takes no memory");
+    assert_eq!(world.conversations_loaded(), 0, "what does not exist takes no memory");
 }

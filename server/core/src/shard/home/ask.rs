@@ -223,7 +223,8 @@ impl Shard {
 }
 
 /// Waits for the bar to go: an append behind others, and whatever is asked by one who is about to become a member.
-/// Their client may know already, from a list that was read from the log before its word came here.
+/// Their client may know already, from a list that was read from the log before its word came here. So does what is read
+/// while old entries are going: it would miss some that the heads still have.
 fn is_held_back(loaded: &Loaded, user: UserId, question: &Question) -> bool {
     let Loaded { conversation, parked, .. } = loaded;
     match question {
@@ -232,11 +233,13 @@ fn is_held_back(loaded: &Loaded, user: UserId, question: &Question) -> bool {
             let involved = conversation.member(user).is_some() || conversation.is_joining(user);
             !parked.is_empty() && (request.kind.creates() || involved)
         }
-        Question::History(_) | Question::Members { .. } | Question::Resume(_) => {
-            conversation.is_joining(user)
+        Question::History(_) | Question::Resume(_) => {
+            conversation.is_cutting() || conversation.is_joining(user)
         }
+        Question::Members { .. } => conversation.is_joining(user),
+        Question::Page(_) => conversation.is_cutting(),
         // Before the appends that come after it.
         Question::Retain(_) => !conversation.is_at_rest(),
-        Question::Ack(_) | Question::Page(_) | Question::State => false,
+        Question::Ack(_) | Question::State => false,
     }
 }

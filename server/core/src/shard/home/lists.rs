@@ -21,6 +21,8 @@ use crate::{
 /// A history page is being read.
 #[derive(Debug)]
 pub(in crate::shard) struct HistoryRead {
+    /// Where a forward page was to begin.
+    begin: Option<u64>,
     /// The oldest that this reader gets.
     first_seq: u64,
     /// The newest.
@@ -48,7 +50,8 @@ impl Shard {
             let page = HistoryAnswer { chain_before: Chain::ZERO, entries: vec![], first_seq, head };
             return self.answer(asking.shard, asking.ask, Answer::History(page));
         }
-        let what = HistoryRead { first_seq, head, member: member.clone() };
+        let begin = (history.direction == Direction::Forward).then_some(from);
+        let what = HistoryRead { begin, first_seq, head, member: member.clone() };
         if !self.under_way.can_read() {
             let refusal = Refusal::busy("too many reads are under way");
             return self.answer(asking.shard, asking.ask, Answer::Refused(refusal));
@@ -77,7 +80,10 @@ impl Shard {
             if what.member.sees(entry.seq) { Sight::Full } else { Sight::Stub }
         };
         let entries = stored.iter().map(|entry| entry_for(entry, sight(entry))).collect();
-        let HistoryRead { first_seq, head, .. } = *what;
+        let HistoryRead { begin, first_seq, head, .. } = *what;
+        // What it was to begin with may have been cut off since.
+        let begins = stored.first().map(|entry| entry.seq);
+        let first_seq = begins.filter(|seq| begin.is_some_and(|begin| *seq > begin)).unwrap_or(first_seq);
         let page = HistoryAnswer { chain_before, entries, first_seq, head };
         self.answer(asking.shard, asking.ask, Answer::History(page));
     }

@@ -57,6 +57,11 @@ impl Home {
         self.slots.values().map(Slot::parked).sum()
     }
 
+    /// Sessions that have their place.
+    pub(super) fn registered(&self) -> usize {
+        self.users.values().map(HomeUser::sessions).sum()
+    }
+
     /// Sessions that wait to be opened.
     pub(super) fn opening(&self) -> usize {
         self.users.values().map(HomeUser::opening).sum()

@@ -16,7 +16,7 @@ use crate::{
     fan_out::{Sight, entry_for},
     log::{Heads, MemberRow, PageQuery, ReadAnswer, ReadOp, StoredEntry},
     peer::Asking,
-    question::PageAsk,
+    question::{PageAsk, Question},
     shard::{Shard, under_way::ReadTarget},
 };
 
@@ -161,14 +161,14 @@ impl Shard {
             return self.answer(asking.shard, asking.ask, Answer::Refused(Refusal::read_failed()));
         };
         let Some(conversation) = self.ready(id) else {
-            return self.ask_here(asking, id, crate::question::Question::Page(ask));
+            return self.ask_here(asking, id, Question::Page(ask));
         };
         let Some(page) = Page::new(conversation, &asking, &ask) else {
             return self.answer(asking.shard, asking.ask, Answer::Refused(Refusal::not_found()));
         };
         if entries.first().map(|entry| entry.seq) != Some(page.from) {
             // Cut off since.
-            return self.run_page(asking, id, ask);
+            return self.ask_here(asking, id, Question::Page(ask));
         }
         let answer = page.answer(Some(*chain_before), entries.iter());
         self.answer(asking.shard, asking.ask, answer);
@@ -179,7 +179,7 @@ impl Shard {
         while self.under_way.can_read()
             && let Some((asking, id, ask)) = self.home.waiting_to_read.pop_front()
         {
-            self.ask_here(asking, id, crate::question::Question::Page(ask));
+            self.ask_here(asking, id, Question::Page(ask));
         }
     }
 }

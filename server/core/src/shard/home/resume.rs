@@ -97,8 +97,9 @@ impl Shard {
         let Some(row) = conversation.member(asking.user) else {
             return self.answer(asking.shard, asking.ask, Answer::Refused(Refusal::not_found()));
         };
-        if seq_to_read(row, conversation.heads(), &cursor) != seq {
-            // Removed or added since: another place counts.
+        let cut = at.is_none() && conversation.is_cutting();
+        if cut || seq_to_read(row, conversation.heads(), &cursor) != seq {
+            // Removed or added since: another place counts. Or it went with a cut that is to be heard of.
             return self.ask_here(asking, id, Question::Resume(cursor));
         }
         let answer = resumed(conversation, row, &cursor, seq, at);

@@ -55,6 +55,10 @@ impl HomeUser {
         self.opening.len()
     }
 
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     fn is_idle(&self) -> bool {
         self.sessions.is_empty() && self.opening.is_empty()
     }

@@ -25,8 +25,8 @@ impl Shard {
         let Asked { ask, conversation: id, target, .. } = asked;
         match (target, answer) {
             (_, Answer::Refused(refusal)) => self.on_refused(asked, &refusal),
-            (AskTarget::Open(session), Answer::Opened { device_number, confirmed }) => {
-                self.on_opened(session, device_number, confirmed);
+            (AskTarget::Open(session, user), Answer::Opened { device_number, confirmed }) => {
+                self.on_opened(session, user, device_number, confirmed);
             }
             (AskTarget::Append(session, request_id), Answer::Appended(appended, state)) => {
                 self.on_appended(session, request_id, appended, state);
@@ -49,7 +49,7 @@ impl Shard {
     fn on_refused(&mut self, asked: Asked, refusal: &Refusal) {
         let Asked { ask, conversation: id, target, .. } = asked;
         match target {
-            AskTarget::Open(session) => self.refuse_open(session, refusal),
+            AskTarget::Open(session, _) => self.refuse_open(session, refusal),
             AskTarget::Append(session, request_id)
             | AskTarget::Members(session, request_id)
             | AskTarget::History(session, request_id, _) => self.refuse(session, request_id, refusal),
@@ -59,7 +59,7 @@ impl Shard {
                 self.go_on_reading(session);
             }
             AskTarget::State(session) => {
-                self.sessions.waiting.push_back(Waiting::State(session, id));
+                self.sessions.waiting_longer.push_back(Waiting::State(session, id));
                 self.ask_again_later();
             }
         }

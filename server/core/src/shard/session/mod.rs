@@ -33,8 +33,11 @@ pub(super) enum Waiting {
 pub(super) struct Sessions {
     pub(super) directory: Directory,
     pub(super) resolving: HashMap<(SessionKey, RequestId), Resolving>,
+    /// Until there is room.
     pub(super) waiting: VecDeque<Waiting>,
-    /// When they are asked again, if nothing sets that off before; mono ms.
+    /// A while, since their home could not say. They come under the same bounds.
+    pub(super) waiting_longer: VecDeque<Waiting>,
+    /// When these are asked again, mono ms.
     pub(super) ask_again_ms: Option<u64>,
     pub(super) acks: Acks,
     pub(super) sweep: Sweep,
@@ -46,6 +49,7 @@ impl Sessions {
             directory: Directory::new(node, shard, incarnation),
             resolving: HashMap::new(),
             waiting: VecDeque::new(),
+            waiting_longer: VecDeque::new(),
             ask_again_ms: None,
             acks: Acks::default(),
             sweep: Sweep::default(),

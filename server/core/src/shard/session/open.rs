@@ -27,7 +27,7 @@ impl Shard {
         }
         let home = self.home_of_user(identity.user);
         let nowhere = ConversationId::new([0; 16]);
-        let Some(ask) = self.begin_ask(home, nowhere, AskTarget::Open(session)) else {
+        let Some(ask) = self.begin_ask(home, nowhere, AskTarget::Open(session, identity.user)) else {
             return self.refuse_new(session, &Refusal::busy("too many questions are under way"));
         };
         let open = Open { shard: self.config.shard, ask, session, identity: identity.clone(), confirmed };
@@ -53,11 +53,18 @@ impl Shard {
     }
 
     /// Its home has given a session its place.
-    pub(super) fn on_opened(&mut self, session: SessionKey, device_number: u32, confirmed_at_home: bool) {
-        // One that has closed has said so, or its home, which did not know of it then, is told now.
-        let Some(opening) = self.sessions.directory.opening.remove(&session) else { return };
+    pub(super) fn on_opened(
+        &mut self,
+        session: SessionKey,
+        user: UserId,
+        device_number: u32,
+        confirmed_at_home: bool,
+    ) {
+        let Some(opening) = self.sessions.directory.opening.remove(&session) else {
+            // That it has closed may have come there before it was to be opened.
+            return self.tell_closed(user, session);
+        };
         let Opening { identity, credit, confirmed, taken_over } = opening;
-        let user = identity.user;
         self.sessions.directory.insert(session, Session::new(identity, device_number, confirmed, credit));
         self.effects.push_back(Effect::Opened { session, device_number });
         if confirmed && !confirmed_at_home {
