@@ -167,7 +167,7 @@ pub(crate) fn chain_at(
     seq: u64,
 ) -> Result<Chain, ReadError> {
     let heads = &row.heads;
-    if seq + 1 == heads.first_seq {
+    if seq == heads.first_seq - 1 {
         return Ok(heads.first_chain);
     }
     if seq == heads.head {
@@ -243,7 +243,7 @@ fn read_resume_point(view: &dyn View, seq: u64, cursor: &CursorKey) -> Result<Re
     let row = conversation(view, conversation_id)?;
     let at = match row {
         // The end of what was cut: its chain is known, its epoch if that went on after it.
-        Some(row) if seq > 0 && seq + 1 == row.heads.first_seq => {
+        Some(row) if seq > 0 && seq == row.heads.first_seq - 1 => {
             Some((row.heads.first_chain, row.heads.epoch_at(seq)))
         }
         Some(row) if !(row.heads.first_seq..=row.heads.head).contains(&seq) => None,

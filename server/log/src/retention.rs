@@ -110,7 +110,7 @@ fn of_row(
 
 /// Enough goes.
 fn is_worth_it(heads: &Heads, first_seq: u64) -> bool {
-    let kept = (heads.head + 1).saturating_sub(heads.first_seq);
+    let kept = heads.head.saturating_add(1).saturating_sub(heads.first_seq);
     let goes = first_seq.saturating_sub(heads.first_seq);
     goes > 0 && goes >= kept.div_ceil(CUT_PART).min(CUT_ENTRIES)
 }
@@ -124,7 +124,8 @@ fn first_to_keep(
     row: &ConversationRow,
 ) -> Result<u64, ReadError> {
     let (first, head) = (row.heads.first_seq, row.heads.head);
-    let by_count = policy.entries_max.map_or(first, |most| (head + 1).saturating_sub(most.max(1)));
+    let by_count =
+        policy.entries_max.map_or(first, |most| head.saturating_add(1).saturating_sub(most.max(1)));
     let by_count = by_count.clamp(first.min(head), head);
     let Some(age_ms_max) = policy.age_ms_max else { return Ok(by_count) };
     let oldest = Hlc::from_ms(now_ms.saturating_sub(age_ms_max));

@@ -74,7 +74,7 @@ fn check(log: &dyn CommitLog, all: &[StoredEntry], first: u64, epoch_before: u64
         );
     }
     assert_eq!(one_page(log, first - 1, Backward), (chain(first - 1), vec![]));
-    for seq in 0..=HEAD + 1 {
+    for seq in (0..=HEAD + 1).chain([u64::MAX]) {
         let (user, device) = (user_id(0), device_id(0));
         let point = read(log, &ReadOp::ResumePoint { conversation: id, seq, user, device }).unwrap();
         let ReadAnswer::ResumePoint { at, .. } = point else { panic!("{point:?}") };

@@ -36,6 +36,7 @@ fn all_pages(log: &dyn CommitLog, user: u8, rows_max: usize) -> Vec<Place> {
         assert!(rows.len() == rows_max || next.is_none(), "a page is full, or the last");
         places.extend(rows);
         pages += 1;
+        assert!(pages <= 100, "pages of {rows_max} come to an end");
         before = next;
         if next.is_none() {
             assert_eq!(pages, places.len().div_ceil(rows_max).max(1), "pages of {rows_max}");

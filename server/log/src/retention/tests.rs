@@ -97,6 +97,17 @@ fn what_goes() {
 }
 
 #[test]
+fn an_entry_exactly_as_old_as_the_limit_stays() {
+    let (log, mut group) = opened();
+    let (_, ops) = chat_of_days(1, &[0, 1]);
+    push(&mut group, &log, ops);
+    let policy = Policy { age_ms_max: Some(DAY_MS), entries_max: None };
+    // The first entry's stamp is a millisecond after the beginning.
+    assert_eq!(all(&log, &policy, BEGIN_MS + 1 + DAY_MS).cuts, []);
+    assert_eq!(all(&log, &policy, BEGIN_MS + 2 + DAY_MS).cuts[0].first_seq, 2);
+}
+
+#[test]
 fn large_conversations_are_cut_by_64() {
     let (log, mut group) = opened();
     let (mut chat, ops) = chat_of_days(1, &[0; 3_000]);

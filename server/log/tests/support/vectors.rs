@@ -365,7 +365,7 @@ fn bad_rows() -> Vec<Bad> {
         named("a kind that is not known", (Family::Conversations, conversation.clone(), unknown_kind)),
         named("a conversation without epochs", heads_with(|heads| heads.epochs.clear())),
         named("epochs that do not ascend", heads_with(|heads| heads.epochs[1].epoch = 1)),
-        named("epochs that begin after first_seq", heads_with(|heads| drop(heads.epochs.remove(0)))),
+        named("epochs that begin after first_seq", heads_with(|heads| heads.epochs[0].first_seq = 2)),
         named(
             "a first_chain where nothing was cut",
             (Family::Conversations, conversation.clone(), first_chain),
