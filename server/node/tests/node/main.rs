@@ -14,6 +14,7 @@ mod failing_log;
 mod lanes;
 mod panics;
 mod program;
+mod retention;
 mod sessions;
 mod shards;
 mod smoke;
