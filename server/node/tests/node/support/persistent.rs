@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         let chain: Chain = self.cursor.chain.next(self.conversation, entry.seq, &entry.leaf().unwrap());
         self.cursor = Cursor { epoch, seq: entry.seq, chain };
         if let Body::Text(text) = Content::parse(content).unwrap().body {
-            self.read.push((entry.seq, text.to_string()));
+            self.read.push((entry.seq, text));
         }
     }
 }
