@@ -30,11 +30,11 @@ impl<P: Primitives, M: Send> Class<P, M> {
     }
 
     /// Puts it in; full: gives it back, and its sender is starved.
-    pub(super) fn push(&self, envelope: Envelope<M>) -> Result<(), M> {
+    pub(super) fn push(&self, envelope: Envelope<M>) -> Result<(), Box<Envelope<M>>> {
         let Err(envelope) = self.queue.push(Box::new(envelope)) else { return Ok(()) };
         self.starved.set(1 << envelope.from.0);
         // The consumer may have taken all and looked for the starved before the bit was there. Then there is room now.
-        self.queue.push(envelope).map_err(|envelope| envelope.message)
+        self.queue.push(envelope)
     }
 
     /// The oldest.

@@ -114,7 +114,7 @@ impl<P: Primitives, C: Send, M: Send> Mailbox<P, C, M> {
     ///
     /// # Errors
     /// The message, when its class has no place: the sender is told by [`Self::take_rooms`] of its own mailbox once it has.
-    pub fn post(&self, class: PeerClass, envelope: Envelope<M>) -> Result<(), M> {
+    pub fn post(&self, class: PeerClass, envelope: Envelope<M>) -> Result<(), Box<Envelope<M>>> {
         // Full: the consumer has something to take, so it is awake or was woken.
         self.class(class).push(envelope)?;
         self.wake();

@@ -51,7 +51,11 @@ impl Mailboxes {
     ///
     /// # Errors
     /// The message, when there is no place.
-    pub fn post(&self, to: ShardId, envelope: Envelope<PeerMessage>) -> Result<(), PeerMessage> {
+    pub fn post(
+        &self,
+        to: ShardId,
+        envelope: Envelope<PeerMessage>,
+    ) -> Result<(), Box<Envelope<PeerMessage>>> {
         let class = envelope.message.class();
         self.of(to).post(class, envelope)?;
         self.set_quiet(to, false);

@@ -110,7 +110,7 @@ fn no_wake_up_is_lost() {
         consume_from_two(&|mailbox, taken| {
             mailbox.begin_turn();
             take_all(mailbox, taken);
-        })
+        });
     });
 }
 
@@ -122,7 +122,7 @@ fn a_turn_that_begins_too_late_loses_one() {
         consume_from_two(&|mailbox, taken| {
             take_all(mailbox, taken);
             mailbox.begin_turn();
-        })
+        });
     });
 }
 
@@ -160,7 +160,7 @@ fn produce(me: u16, own: &TriedBox, to: &TriedBox, messages: u64) {
     for n in 0..messages {
         let mut message = n;
         while let Err(back) = to.post(PeerClass::FanOut, envelope(me, message)) {
-            message = back;
+            message = back.message;
             loop {
                 own.bell.wait();
                 own.begin_turn();
@@ -266,7 +266,8 @@ fn a_burst_rings_once() {
                 mailbox.post(PeerClass::Control, envelope(0, n)).unwrap();
             }
             assert_eq!(mailbox.bell.rings.load(Ordering::SeqCst), 1);
-            assert_eq!(mailbox.post(PeerClass::Control, envelope(3, 8)), Err(8));
+            let full = mailbox.post(PeerClass::Control, envelope(3, 8));
+            assert_eq!(full.map_err(|envelope| envelope.message), Err(8));
             mailbox.begin_turn();
             assert_eq!(mailbox.take(PeerClass::Control).map(|envelope| envelope.message), Some(0));
             assert_eq!(

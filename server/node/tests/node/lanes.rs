@@ -90,7 +90,6 @@ impl Scene {
                 _ => {}
             }
         }
-        println!("{bytes} bytes in {frames} frames before the live message, {waiting} waited");
         (bytes, frames)
     }
 }

@@ -111,6 +111,16 @@ impl TestNode {
         client
     }
 
+    /// A session of this user on this shard. The system chooses a connection's shard, so it may take several.
+    pub(crate) fn session_on(&self, shard: u16, subject: &str, device: u8) -> Client {
+        loop {
+            let client = self.session_of(subject, device);
+            if client.shard == shard {
+                return client;
+            }
+        }
+    }
+
     /// A metric's value, by its name and labels as `/metrics` shows them.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         metric_in(&self.handle.as_ref().unwrap().metrics(), name)
