@@ -109,7 +109,7 @@ impl QuicClient {
         config: ClientConfig,
     ) -> (Self, ZeroRttAccepted) {
         let connecting = endpoint.connect_with(config, address, "localhost").unwrap();
-        let (connection, accepted) = connecting.into_0rtt().ok().expect("a session to resume");
+        let (connection, accepted) = connecting.into_0rtt().expect("a session to resume");
         (Self::over(endpoint, connection).await, accepted)
     }
 
@@ -161,10 +161,6 @@ impl QuicClient {
             }
         })
         .await
-    }
-
-    pub(crate) async fn frame(&mut self) -> ServerFrame {
-        self.receive().await.expect("the connection was closed").1
     }
 
     /// The first frame that `wanted` takes; others stay for later.
