@@ -33,3 +33,18 @@ async fn idle_sessions_cost() {
         (after - before) / u64::from(count)
     );
 }
+
+/// The same over TCP, to compare.
+#[test]
+#[ignore = "a bench"]
+#[allow(clippy::print_stdout, reason = "it is read by a person")]
+fn idle_sessions_cost_over_tcp() {
+    let count: u32 = std::env::var("TALARIA_SESSIONS").map_or(2_000, |count| count.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let node = Process::start(dir.path(), &[]);
+    let mut sessions = vec![node.session("user-0")];
+    let before = node.memory_bytes();
+    sessions.extend((1..=count).map(|number| node.session(&format!("user-{number}"))));
+    let after = node.memory_bytes();
+    println!("{count} idle sessions over TCP: {} bytes each", (after - before) / u64::from(count));
+}
