@@ -125,7 +125,9 @@ impl ShardThread {
         };
         tokio::task::spawn_local(acceptor.run());
         let acceptor = QuicAcceptor {
-            endpoint: self.common.quic.open(self.ports.shard.0, self.quic_seed)?,
+            endpoints: self.common.quic.clone(),
+            shard: self.ports.shard.0,
+            seed: self.quic_seed,
             admission: admission.clone(),
             context,
             phase: phase.clone(),

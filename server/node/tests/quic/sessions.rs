@@ -27,7 +27,8 @@ async fn two_clients_talk_over_quic() {
     assert_metric(&node, "talaria_messages_sent_total", 28.0).await;
     assert_metric(&node, "talaria_sessions", 2.0).await;
     assert_metric(&node, "talaria_quic_handshakes", 0.0).await;
-    (alice.close(), bob.close());
+    alice.close();
+    bob.close();
     assert_metric(&node, "talaria_sessions", 0.0).await;
     assert_metric(&node, "talaria_connections", 0.0).await;
     assert_metric(&node, "talaria_transmit_queue_bytes", 0.0).await;

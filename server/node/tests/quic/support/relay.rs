@@ -129,13 +129,13 @@ impl Shared {
                     continue;
                 }
                 let rate = self.rate.load(Ordering::SeqCst);
-                if rate > 0 {
+                if let Some(nanos) = (bytes as u64 * 1_000_000_000).checked_div(rate) {
                     let now = Instant::now();
-                    free = free.max(now) + Duration::from_nanos(bytes as u64 * 1_000_000_000 / rate);
-                    if free > now + QUEUE {
-                        free -= Duration::from_nanos(bytes as u64 * 1_000_000_000 / rate);
+                    let done = free.max(now) + Duration::from_nanos(nanos);
+                    if done > now + QUEUE {
                         continue;
                     }
+                    free = done;
                     thread::sleep(free.saturating_duration_since(now));
                 }
                 let _full = self.inside.send_to(&buffer[..bytes], client);
