@@ -82,7 +82,7 @@ async fn killed_in_full_flight(choice: TransportChoice) {
     }
     let head = bob.conversation(id).history(0, Direction::Backward, 1).await.unwrap().head;
     assert_eq!(head, LINES as u64 + 1, "each is in the log once");
-    println!("{choice:?}: over {:?}, {:?}, {:?}", alice.transport(), bob.transport(), other.transport());
+    eprintln!("{choice:?}: over {:?}, {:?}, {:?}", alice.transport(), bob.transport(), other.transport());
     for client in [&alice, &bob, &other] {
         let stats = client.stats();
         assert!(stats.disconnects >= 2, "{stats:?}");

@@ -134,7 +134,7 @@ async fn blocked_udp_costs_little() {
         took.push(begun.elapsed());
     }
     took.sort();
-    println!(
+    eprintln!(
         "median to online: TCP alone {:?}, UDP swallowed {:?} (+{:?}); once known, to be online again {:?}",
         medians[0],
         medians[1],
@@ -285,7 +285,7 @@ async fn a_first_packet_into_the_void_does_not_keep_tcp_waiting() {
     let begun = Instant::now();
     client.drop_connection().await;
     sessions(&client, 2).await;
-    println!("online over TCP after {:?}", begun.elapsed());
+    eprintln!("online over TCP after {:?}", begun.elapsed());
     assert_eq!(client.transport(), Some(Transport::Tcp));
     says(&conversation, &mut events, "after").await;
     assert_eq!(client.stats().disconnects, 1, "the provisional one was no session");

@@ -58,7 +58,7 @@ impl Engine {
     /// The device's network is another one now, or came back: what is open is probed, what is dialled is dialled
     /// anew, and a wait ends. In the background, with nothing to send or to ask, the wait goes on.
     pub fn handle_network_changed(&mut self, now: Millis) {
-        let stays_idle = self.background && self.outbox.len() == 0 && self.asks.is_empty();
+        let stays_idle = self.background && self.outbox.is_empty() && self.asks.is_empty();
         match &mut self.link {
             Link::Backoff { .. } if stays_idle => {}
             Link::Backoff { .. } => {
