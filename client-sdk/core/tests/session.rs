@@ -145,6 +145,30 @@ fn an_idle_app_in_the_background_waits_and_one_that_comes_to_the_front_does_not(
 }
 
 #[test]
+fn over_udp_an_app_in_front_is_heard_of_twice_as_often() {
+    for (lanes, foreground, pings) in
+        [(None, true, 19..=21), (Some([20; 3]), true, 38..=42), (Some([20; 3]), false, 19..=21)]
+    {
+        let (mut world, _) = pair();
+        world.lanes_ms_max = lanes;
+        world.cut(ALICE);
+        world.devices[BOB].offline = true;
+        world.cut(BOB);
+        world.settle();
+        let now = world.now;
+        world.devices[ALICE].engine.handle_foreground(now, foreground);
+        let before = world.model.pings;
+        world.run(600_000);
+        assert!(
+            pings.contains(&(world.model.pings - before)),
+            "{lanes:?} {foreground}: {}",
+            world.model.pings
+        );
+        assert_eq!(world.devices[ALICE].engine.stats().sessions, 2);
+    }
+}
+
+#[test]
 fn a_path_that_died_is_left_within_seconds_of_the_change() {
     let (mut world, _) = pair();
     world.devices[ALICE].mute = true;

@@ -127,10 +127,10 @@ struct Probe {
 }
 
 impl Live {
-    /// When something must be sent: this end is silent for a keepalive period, or the other one is and was not
-    /// asked lately.
-    fn ping_at(&self) -> Millis {
-        self.last_sent.min(self.last_heard).max(self.last_ping).after(self.keepalive)
+    /// When something must be sent: this end is silent for a keepalive period (or for `every`, if that is shorter), or
+    /// the other one is and was not asked lately.
+    fn ping_at(&self, every: Duration) -> Millis {
+        self.last_sent.min(self.last_heard).max(self.last_ping).after(self.keepalive.min(every))
     }
 
     fn dead_at(&self) -> Millis {
@@ -214,6 +214,7 @@ impl CreditWindow {
 pub struct ClientSession {
     state: State,
     began: Millis,
+    ping_every: Duration,
     protocol: (u32, u32),
     next_request_id: u64,
     next_nonce: u64,
@@ -238,6 +239,7 @@ impl ClientSession {
         Self {
             state: State::AwaitingWelcome { deadline: now.after(config.welcome_timeout) },
             began: now,
+            ping_every: Duration::MAX,
             protocol,
             next_request_id: 1,
             next_nonce: 1,
@@ -273,7 +275,7 @@ impl ClientSession {
             }
             State::Live(live) if now >= live.dead_at() => self.close(CloseReason::Dead),
             State::Live(live) if now >= live.probe_at() => self.close(CloseReason::PathDead),
-            State::Live(live) if now >= live.ping_at() => drop(self.ping(now)),
+            State::Live(live) if now >= live.ping_at(self.ping_every) => drop(self.ping(now)),
             _ => {}
         }
     }
@@ -335,6 +337,12 @@ impl ClientSession {
         }
     }
 
+    /// Pings more often than the server's keepalive asks for ([SES-12]): on a path that forgets who is silent.
+    /// `Duration::MAX`: no more than that.
+    pub fn set_ping_every(&mut self, every: Duration) {
+        self.ping_every = every;
+    }
+
     /// Asks whether the path to the server still works: closes with [`CloseReason::PathDead`] when nothing answers
     /// within two round trips and a half second, [`PROBE_MIN`] at least. No effect on a session that is not live.
     pub fn probe(&mut self, now: Millis) {
@@ -372,7 +380,7 @@ impl ClientSession {
     pub fn poll_timeout(&self) -> Option<Millis> {
         match &self.state {
             State::AwaitingWelcome { deadline } => Some(*deadline),
-            State::Live(live) => Some(live.ping_at().min(live.dead_at()).min(live.probe_at())),
+            State::Live(live) => Some(live.ping_at(self.ping_every).min(live.dead_at()).min(live.probe_at())),
             State::Closed => None,
         }
     }

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::{backoff::STABLE_AFTER, timeline::Streams};
 
+/// How often the server hears of a client in the foreground over UDP.
+const PING_EVERY_OVER_UDP: Duration = Duration::from_secs(15);
 /// A renewal that failed is tried again after this.
 const REAUTH_RETRY: Duration = Duration::from_secs(10);
 
@@ -81,11 +83,24 @@ impl Engine {
     /// probed, for the system may have frozen the app, and a wait ends.
     pub fn handle_foreground(&mut self, now: Millis, foreground: bool) {
         self.background = !foreground;
+        self.set_pings();
         if foreground {
             match &mut self.link {
                 Link::Open(open) => open.session.probe(now),
                 _ => self.hurry(now),
             }
+        }
+    }
+
+    /// What forgets silent senders: between this device and a server over UDP, address translators do after half a
+    /// minute, and a server that was killed does without a word. In the background the battery counts for more.
+    fn set_pings(&mut self) {
+        let every = match (self.streams, self.background) {
+            (Streams::Many, false) => PING_EVERY_OVER_UDP,
+            _ => Duration::MAX,
+        };
+        if let Link::Open(open) = &mut self.link {
+            open.session.set_ping_every(every);
         }
     }
 
@@ -126,6 +141,7 @@ impl Engine {
         self.streams = streams;
         let session = ClientSession::new(now, hello, SessionConfig::default());
         self.link = Link::Open(Box::new(Open { session, live: None }));
+        self.set_pings();
     }
 
     /// The server closed the connection with a code of spec/errors.md and no frame that says it.
