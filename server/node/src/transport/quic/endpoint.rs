@@ -23,6 +23,9 @@ use crate::transport::steering::{
     net::{Net, NetCounters, NetSocket},
 };
 
+/// RFC 9000.
+const QUIC_VERSION: u32 = 1;
+
 /// See the module. While it lives, the sockets of all shards are open.
 #[derive(Debug)]
 pub struct Endpoints {
@@ -72,7 +75,7 @@ impl Endpoints {
         let mut config = EndpointConfig::new(self.keys.reset.clone());
         let (steering, tag_key) = (self.steering, self.keys.ids);
         config.cid_generator(move || Box::new(SteeredIds::new(steering, shard, tag_key, &seed)));
-        config.min_reset_interval(RESET_INTERVAL);
+        config.min_reset_interval(RESET_INTERVAL).supported_versions(vec![QUIC_VERSION]);
         Endpoint::new_with_abstract_socket(config, Some(self.server.clone()), socket, runtime)
     }
 }

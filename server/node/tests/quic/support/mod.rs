@@ -1,0 +1,4 @@
+//! What these tests share.
+
+pub(crate) mod client;
+pub(crate) mod relay;
