@@ -276,6 +276,21 @@ fn an_idle_session_is_kept_by_pings_and_lost_two_periods_after_a_cut() {
 }
 
 #[test]
+fn a_client_may_ping_more_often_and_is_not_lost_earlier() {
+    let mut pair = Pair::live(1);
+    pair.client.set_ping_every(Duration::from_secs(15));
+    pair.run(600);
+    assert!((38..=41).contains(&pair.pings), "{} pings in ten minutes", pair.pings);
+    pair.client.set_ping_every(Duration::from_secs(3_600));
+    pair.run(600);
+    assert!((57..=61).contains(&pair.pings), "the server's period is the longest: {} pings", pair.pings);
+    pair.client.set_ping_every(Duration::from_secs(15));
+    pair.cut();
+    pair.run(44);
+    assert!(pair.client.is_live());
+}
+
+#[test]
 fn a_talking_client_asks_whether_a_silent_server_is_there() {
     let mut pair = Pair::live(1);
     for up_to in 0..60 {

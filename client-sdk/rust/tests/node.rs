@@ -82,7 +82,7 @@ async fn killed_in_full_flight(choice: TransportChoice) {
     }
     let head = bob.conversation(id).history(0, Direction::Backward, 1).await.unwrap().head;
     assert_eq!(head, LINES as u64 + 1, "each is in the log once");
-    println!("{choice:?}: over {:?}, {:?}, {:?}", alice.transport(), bob.transport(), other.transport());
+    eprintln!("{choice:?}: over {:?}, {:?}, {:?}", alice.transport(), bob.transport(), other.transport());
     for client in [&alice, &bob, &other] {
         let stats = client.stats();
         assert!(stats.disconnects >= 2, "{stats:?}");
@@ -167,5 +167,27 @@ async fn a_node_that_is_known_takes_the_hello_with_the_first_packet() {
         let stats = alice.stats();
         assert_eq!((stats.sessions, stats.disconnects), (6, 5), "{stats:?}");
         assert_eq!(alice.early_data(), (if early_data { 5 } else { 0 }, 0));
+    }
+}
+
+/// A node that was killed says nothing on QUIC: an idle client finds out by its next ping, which the node that came
+/// back answers with a reset. Prints how long that takes.
+#[tokio::test]
+async fn an_idle_client_comes_back_to_a_node_that_was_killed() {
+    for choice in [TransportChoice::Tcp, TransportChoice::Quic] {
+        let mut node = Node::start();
+        let alice = connect(&node, "alice", choice).await;
+        alice.direct_with("bob").await.unwrap();
+        // Until nothing of it is on its way: what QUIC repeats would find out sooner.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        node.kill_and_restart();
+        let begun = std::time::Instant::now();
+        let back = async {
+            while alice.stats().sessions < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(90), back).await.expect("it came back");
+        eprintln!("{choice:?}: an idle client was back after {:?}", begun.elapsed());
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use server::{Server, Udp};
 use talaria_client::{
     Client, ClientConfig, Connection, Conversation, Direction, ErrorCode, Event, Events, StopReason,
-    TokenProvider, Transport, TransportChoice, new_device_id,
+    TimelineItem, TokenProvider, Transport, TransportChoice, new_device_id,
 };
 use tokio::time::{Instant, timeout};
 
@@ -134,7 +134,7 @@ async fn blocked_udp_costs_little() {
         took.push(begun.elapsed());
     }
     took.sort();
-    println!(
+    eprintln!(
         "median to online: TCP alone {:?}, UDP swallowed {:?} (+{:?}); once known, to be online again {:?}",
         medians[0],
         medians[1],
@@ -232,6 +232,92 @@ async fn the_network_that_comes_back_ends_the_wait() {
     sessions(&client, 2).await;
 }
 
+// ---- streams ----
+
+/// The texts of a conversation, in order, until so many came.
+async fn texts(events: &mut Events, conversation: &Conversation, count: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        let event = timeout(Duration::from_secs(20), events.next()).await.expect("in time");
+        if let Some(Event::Entry(entry)) = event
+            && entry.conversation == conversation.id()
+        {
+            found.extend(entry.text().map(str::to_string));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn live_messages_pass_a_backfill_that_does_not_move() {
+    let server = Server::start().await;
+    let alice = connect(config(&server, "alice")).await;
+    let store = std::sync::Arc::new(talaria_client::MemoryStore::new());
+    let of_bob = config(&server, "bob").store(store);
+    let bob = connect(of_bob.clone()).await;
+    let (long, short) =
+        (alice.direct_with("bob").await.unwrap(), alice.create_group("short", ["bob"]).await.unwrap());
+    let mut events = bob.events();
+    short.send_text("known").await.unwrap();
+    texts(&mut events, &short, 1).await;
+    bob.shutdown().await;
+    for n in 0..50 {
+        long.send_text(n.to_string()).await.unwrap();
+    }
+    long.send_text("50").await.unwrap().acknowledged().await.unwrap();
+
+    server.udp.as_ref().unwrap().hold_bulk(true);
+    let bob = connect(of_bob).await;
+    let mut events = bob.events();
+    while bob.stats().resumes < 2 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // One that follows the backfill comes before it, one elsewhere comes at once.
+    long.send_text("51").await.unwrap().acknowledged().await.unwrap();
+    short.send_text("news").await.unwrap().acknowledged().await.unwrap();
+    assert_eq!(texts(&mut events, &short, 1).await, ["news"]);
+    assert_eq!(bob.conversation(long.id()).stored(1, 100).await.unwrap().len(), 1, "what follows is held");
+    server.udp.as_ref().unwrap().hold_bulk(false);
+    let expected: Vec<_> = (0..=51).map(|n| n.to_string()).collect();
+    assert_eq!(texts(&mut events, &long, 52).await, expected);
+    assert_eq!((bob.stats().gaps, bob.stats().duplicates_dropped), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_a_gap_in_the_timeline_and_a_page_away() {
+    for choice in [TransportChoice::Tcp, TransportChoice::Quic] {
+        let server = Server::start().await;
+        let alice = connect(config(&server, "alice")).await;
+        let conversation = alice.direct_with("bob").await.unwrap();
+        for n in 0..100 {
+            conversation.send_text(n.to_string()).await.unwrap();
+        }
+        conversation.send_text("the last").await.unwrap().acknowledged().await.unwrap();
+        server.with(|model| {
+            model.newest_only = Some(10);
+            model.conversations.get_mut(&conversation.id()).unwrap().first_seq = 31;
+        });
+        let bob = connect(config(&server, "bob").transport(choice)).await;
+        let mut events = bob.events();
+        let there = bob.conversation(conversation.id());
+        assert_eq!(texts(&mut events, &there, 10).await.last().unwrap(), "the last");
+        let items = there.timeline(1, 1_000).await.unwrap();
+        assert_eq!((items.len(), &items[0]), (11, &TimelineItem::Gap { from: 1, to: 92 }));
+        let (mut to, mut shown) = (92, 0);
+        loop {
+            let page = there.history(to, Direction::Backward, 20).await.unwrap();
+            shown += page.entries.len();
+            match page.entries.first() {
+                Some(first) if page.more => to = first.seq - 1,
+                _ => break assert_eq!((shown, page.first_seq), (62, 31), "all that the server keeps"),
+            }
+        }
+        conversation.send_text("goes on").await.unwrap();
+        assert_eq!(texts(&mut events, &there, 1).await, ["goes on"]);
+        assert_eq!(bob.stats().chain_mismatches, 0);
+    }
+}
+
 // ---- early data ----
 
 #[tokio::test]
@@ -285,7 +371,7 @@ async fn a_first_packet_into_the_void_does_not_keep_tcp_waiting() {
     let begun = Instant::now();
     client.drop_connection().await;
     sessions(&client, 2).await;
-    println!("online over TCP after {:?}", begun.elapsed());
+    eprintln!("online over TCP after {:?}", begun.elapsed());
     assert_eq!(client.transport(), Some(Transport::Tcp));
     says(&conversation, &mut events, "after").await;
     assert_eq!(client.stats().disconnects, 1, "the provisional one was no session");

@@ -40,7 +40,7 @@ const PROBE_MARGIN: Duration = Duration::from_millis(500);
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// After so long without anything said by either end, a watched connection is first probed; then after twice as long each
-/// time, up to the keepalive period.
+/// time, up to the period of pings.
 pub const WATCH_MIN: Duration = Duration::from_secs(1);
 /// The least time that such a probe has: nobody has moved, and a radio may have to wake up.
 const WATCH_ANSWER_MIN: Duration = Duration::from_secs(2);
@@ -136,19 +136,19 @@ struct Probe {
 }
 
 impl Live {
-    /// When something must be sent: this end is silent for a keepalive period, or the other one is and was not
-    /// asked lately.
-    fn ping_at(&self) -> Millis {
-        self.last_sent.min(self.last_heard).max(self.last_ping).after(self.keepalive)
+    /// When something must be sent: this end is silent for a keepalive period (or for `every`, if that is shorter), or
+    /// the other one is and was not asked lately.
+    fn ping_at(&self, every: Duration) -> Millis {
+        self.last_sent.min(self.last_heard).max(self.last_ping).after(self.keepalive.min(every))
     }
 
     /// When a watched connection is probed next.
-    fn watch_at(&self) -> Millis {
+    fn watch_at(&self, every: Duration) -> Millis {
         if !self.watched || self.probe.is_some() {
             return Millis(u64::MAX);
         }
         let quiet = self.last_ping.since(self.last_active);
-        self.last_ping.max(self.last_active).after(quiet.max(WATCH_MIN)).min(self.ping_at())
+        self.last_ping.max(self.last_active).after(quiet.max(WATCH_MIN)).min(self.ping_at(every))
     }
 
     fn dead_at(&self) -> Millis {
@@ -232,6 +232,7 @@ impl CreditWindow {
 pub struct ClientSession {
     state: State,
     began: Millis,
+    ping_every: Duration,
     protocol: (u32, u32),
     next_request_id: u64,
     next_nonce: u64,
@@ -257,6 +258,7 @@ impl ClientSession {
         Self {
             state: State::AwaitingWelcome { deadline: now.after(config.welcome_timeout) },
             began: now,
+            ping_every: Duration::MAX,
             protocol,
             next_request_id: 1,
             next_nonce: 1,
@@ -293,8 +295,10 @@ impl ClientSession {
             }
             State::Live(live) if now >= live.dead_at() => self.close(CloseReason::Dead),
             State::Live(live) if now >= live.probe_at() => self.close(CloseReason::PathDead),
-            State::Live(live) if now >= live.watch_at() => self.probe_within(now, WATCH_ANSWER_MIN),
-            State::Live(live) if now >= live.ping_at() => drop(self.ping(now)),
+            State::Live(live) if now >= live.watch_at(self.ping_every) => {
+                self.probe_within(now, WATCH_ANSWER_MIN);
+            }
+            State::Live(live) if now >= live.ping_at(self.ping_every) => drop(self.ping(now)),
             _ => {}
         }
     }
@@ -356,6 +360,12 @@ impl ClientSession {
         }
     }
 
+    /// Pings more often than the server's keepalive asks for ([SES-12]): on a path that forgets who is silent.
+    /// `Duration::MAX`: no more than that.
+    pub fn set_ping_every(&mut self, every: Duration) {
+        self.ping_every = every;
+    }
+
     /// Asks whether the path to the server still works: closes with [`CloseReason::PathDead`] when nothing answers
     /// within two round trips and a half second, [`PROBE_MIN`] at least. No effect on a session that is not live.
     pub fn probe(&mut self, now: Millis) {
@@ -407,7 +417,8 @@ impl ClientSession {
         match &self.state {
             State::AwaitingWelcome { deadline } => Some(*deadline),
             State::Live(live) => {
-                Some(live.ping_at().min(live.dead_at()).min(live.probe_at()).min(live.watch_at()))
+                let pings = live.ping_at(self.ping_every).min(live.watch_at(self.ping_every));
+                Some(pings.min(live.dead_at()).min(live.probe_at()))
             }
             State::Closed => None,
         }

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::{backoff::STABLE_AFTER, timeline::Streams};
 
+/// How often the server hears of a client in the foreground over UDP.
+const PING_EVERY_OVER_UDP: Duration = Duration::from_secs(15);
 /// A renewal that failed is tried again after this.
 const REAUTH_RETRY: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,7 @@ impl Engine {
     /// The device's network is another one now, or came back: what is open is probed, what is dialled is dialled
     /// anew, and a wait ends. In the background, with nothing to send or to ask, the wait goes on.
     pub fn handle_network_changed(&mut self, now: Millis) {
-        let stays_idle = self.background && self.outbox.len() == 0 && self.asks.is_empty();
+        let stays_idle = self.background && self.outbox.is_empty() && self.asks.is_empty();
         match &mut self.link {
             Link::Backoff { .. } if stays_idle => {}
             Link::Backoff { .. } => {
@@ -81,10 +83,7 @@ impl Engine {
     /// probed, for the system may have frozen the app, and a wait ends.
     pub fn handle_foreground(&mut self, now: Millis, foreground: bool) {
         self.background = !foreground;
-        let watches = self.watches();
-        if let Link::Open(open) = &mut self.link {
-            open.session.watch(watches);
-        }
+        self.set_pings();
         if foreground {
             match &mut self.link {
                 Link::Open(open) => open.session.probe(now),
@@ -93,9 +92,15 @@ impl Engine {
         }
     }
 
-    /// QUIC does not tell when the server has died, as TCP does; who looks at the app is not to wait for the keepalive.
-    fn watches(&self) -> bool {
-        self.streams == Streams::Many && !self.background
+    /// What forgets silent senders: between this device and a server over UDP, address translators do after half a
+    /// minute; and a server that was killed does, without a word, for which who looks at the app is not to wait. In the
+    /// background the battery counts for more.
+    fn set_pings(&mut self) {
+        let is_watched = self.streams == Streams::Many && !self.background;
+        if let Link::Open(open) = &mut self.link {
+            open.session.watch(is_watched);
+            open.session.set_ping_every(if is_watched { PING_EVERY_OVER_UDP } else { Duration::MAX });
+        }
     }
 
     /// Ends a wait, but not before the time that the server asked for ([SES-32]).
@@ -133,9 +138,9 @@ impl Engine {
         };
         self.connection += 1;
         self.streams = streams;
-        let mut session = ClientSession::new(now, hello, SessionConfig::default());
-        session.watch(self.watches());
+        let session = ClientSession::new(now, hello, SessionConfig::default());
         self.link = Link::Open(Box::new(Open { session, live: None }));
+        self.set_pings();
     }
 
     /// The server closed the connection with a code of spec/errors.md and no frame that says it.

@@ -96,6 +96,7 @@ pub struct Model {
     pub newest_only: Option<u64>,
     /// An entry of this seq is not sent, once: the server is broken.
     pub swallows: Option<u64>,
+    pub pings: u64,
     pub dedup_hits: u64,
     pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
     /// What each Hello said of its app.
@@ -122,6 +123,7 @@ impl Model {
             refuse_next: Default::default(),
             newest_only: None,
             swallows: None,
+            pings: 0,
             dedup_hits: 0,
             acks: BTreeMap::new(),
             told_background: Vec::new(),
@@ -258,6 +260,7 @@ impl Model {
                     .for_each(|(conversation, cursor)| self.on_resume(id, conversation, cursor));
             }
             ServerEvent::Ping(nonce) => {
+                self.pings += 1;
                 self.sessions.get_mut(&id).unwrap().session.pong(nonce, Hlc::from_ms(START_MS + now.0));
             }
             ServerEvent::CreditGranted | ServerEvent::Logout => {}

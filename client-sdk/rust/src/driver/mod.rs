@@ -357,12 +357,12 @@ impl Driver {
     fn on_lost(&mut self, Lost { why, code }: Lost) {
         let now = self.now();
         tracing::debug!(%why, "the connection is lost");
-        if let Some(link) = self.link.take()
-            && link.transport() == Transport::Quic
-            && self.engine.welcome().is_none()
-        {
-            // It shook hands and did not serve: the network may let no more through.
-            self.dialer.on_won(Transport::Tcp);
+        let link = self.link.take();
+        if self.engine.welcome().is_none() {
+            self.shared.on_failure(Some(why.clone()));
+            if link.is_some_and(|link| link.transport() == Transport::Quic) {
+                self.dialer.on_quic_broken();
+            }
         }
         match (&mut self.jobs.race, code) {
             (Some(race), None) => race.on_quic_failed(&why),

@@ -83,6 +83,11 @@ impl Dialer {
         self.won.insert(self.network.clone(), transport);
     }
 
+    /// QUIC shook hands and did not serve: the network may let no more through.
+    pub(crate) fn on_quic_broken(&mut self) {
+        self.won.insert(self.network.clone(), Transport::Tcp);
+    }
+
     /// Neither does, for now.
     pub(crate) fn on_failed(&mut self) {
         self.failures = self.failures.saturating_add(1);

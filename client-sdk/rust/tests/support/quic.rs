@@ -9,7 +9,10 @@ use quinn::{
 };
 use rustls::ServerConfig;
 use talaria_protocol::{frame::FrameDecoder, session::Lane};
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{mpsc, watch},
+};
 
 use super::Server;
 
@@ -22,6 +25,8 @@ pub struct Udp {
     tls: Arc<Tls>,
     /// Open connections.
     connections: Arc<Mutex<Vec<Connection>>>,
+    /// Whether bulk streams move.
+    bulk: watch::Sender<bool>,
     /// A socket that swallows.
     _socket: Option<Arc<std::net::UdpSocket>>,
 }
@@ -38,20 +43,26 @@ fn config(mut tls: ServerConfig) -> quinn::ServerConfig {
 impl Udp {
     pub(super) fn start(server: &Server, socket: std::net::UdpSocket, serves: bool, tls: Tls) -> Self {
         let connections = Arc::<Mutex<Vec<Connection>>>::default();
-        let tls = Arc::new(tls);
+        let (tls, bulk) = (Arc::new(tls), watch::channel(true).0);
         if !serves {
-            return Self { endpoint: None, tls, connections, _socket: Some(Arc::new(socket)) };
+            return Self { endpoint: None, tls, connections, bulk, _socket: Some(Arc::new(socket)) };
         }
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint =
             Endpoint::new(EndpointConfig::default(), Some(config(tls())), socket, runtime).unwrap();
         let (server, accepting, open) = (server.clone(), endpoint.clone(), Arc::clone(&connections));
+        let gate = bulk.subscribe();
         tokio::spawn(async move {
             while let Some(incoming) = accepting.accept().await {
-                tokio::spawn(serve(server.clone(), incoming, Arc::clone(&open)));
+                tokio::spawn(serve(server.clone(), incoming, Arc::clone(&open), gate.clone()));
             }
         });
-        Self { endpoint: Some(endpoint), tls, connections, _socket: None }
+        Self { endpoint: Some(endpoint), tls, connections, bulk, _socket: None }
+    }
+
+    /// Nothing moves on bulk streams, or all does again.
+    pub fn hold_bulk(&self, hold: bool) {
+        self.bulk.send_replace(!hold);
     }
 
     /// Sessions of before are not resumed any more, as after a restart: early data is refused.
@@ -86,7 +97,9 @@ impl Udp {
     }
 }
 
-async fn serve(server: Server, incoming: Incoming, open: Arc<Mutex<Vec<Connection>>>) {
+type Gate = watch::Receiver<bool>;
+
+async fn serve(server: Server, incoming: Incoming, open: Arc<Mutex<Vec<Connection>>>, bulk: Gate) {
     let Ok(connecting) = incoming.accept() else { return };
     let Ok((connection, complete)) = connecting.into_0rtt() else { return };
     let is_complete = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -104,7 +117,9 @@ async fn serve(server: Server, incoming: Incoming, open: Arc<Mutex<Vec<Connectio
     server.counts.quic.fetch_add(1, Ordering::Relaxed);
     open.lock().unwrap().push(connection.clone());
     let first = connection.remote_address();
-    session(&server, &connection, send, control).await;
+    let open_gate = watch::channel(true).1;
+    let lanes = [writer(send), lane(&connection, 2, open_gate), lane(&connection, 3, bulk)];
+    session(&server, lanes, control).await;
     if connection.remote_address() != first {
         server.counts.moved.fetch_add(1, Ordering::Relaxed);
     }
@@ -117,9 +132,8 @@ async fn serve(server: Server, incoming: Incoming, open: Arc<Mutex<Vec<Connectio
 }
 
 /// Until either end has had enough.
-async fn session(server: &Server, connection: &Connection, send: SendStream, mut control: RecvStream) {
+async fn session(server: &Server, lanes: [mpsc::UnboundedSender<Bytes>; 3], mut control: RecvStream) {
     let id = server.with(|model| model.connect(server.now()));
-    let lanes = [writer(send), lane(connection, 2), lane(connection, 3)];
     let mut decoder = FrameDecoder::new(1 << 14);
     let mut version = server.version.subscribe();
     loop {
@@ -167,17 +181,19 @@ fn writer(mut stream: SendStream) -> mpsc::UnboundedSender<Bytes> {
 }
 
 /// A lane's own stream, opened when there is something for it.
-fn lane(connection: &Connection, kind: u8) -> mpsc::UnboundedSender<Bytes> {
+fn lane(connection: &Connection, kind: u8, mut gate: Gate) -> mpsc::UnboundedSender<Bytes> {
     let (sender, mut frames) = mpsc::unbounded_channel::<Bytes>();
     let connection = connection.clone();
     tokio::spawn(async move {
         let Some(first) = frames.recv().await else { return };
+        let _ = gate.wait_for(|open| *open).await;
         let Ok(mut stream) = connection.open_uni().await else { return };
         let _ = stream.set_priority(if kind == 2 { 1 } else { 0 });
         if stream.write_all(&[kind]).await.is_err() || stream.write_all(&first).await.is_err() {
             return;
         }
         while let Some(frame) = frames.recv().await {
+            let _ = gate.wait_for(|open| *open).await;
             if stream.write_all(&frame).await.is_err() {
                 return;
             }
