@@ -48,7 +48,9 @@ impl Recorder {
     pub(crate) fn begin(&self, name: &'static str) {
         // The bounds are right, and a histogram of them is small.
         let Ok(latencies) = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3) else { return };
-        self.phases().push(Phase { name, from: since_start(), latencies, sent: 0 });
+        // A stamp is cut to whole microseconds, too: what is to be sent at once is of this phase.
+        let from = Duration::from_micros(u64::try_from(since_start().as_micros()).unwrap_or(u64::MAX));
+        self.phases().push(Phase { name, from, latencies, sent: 0 });
     }
 
     pub(crate) fn sent(&self, intended: Duration) {

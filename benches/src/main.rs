@@ -1,6 +1,5 @@
 //! Load on a node, from outside its process: latency as clients see it, memory and processor time as the system counts
 //! them, and the node's own metrics. It starts the node itself (`--serve`), or finds one that runs in dev mode.
-#![allow(clippy::print_stdout, reason = "a report for people")]
 
 mod client;
 mod herd;
@@ -14,7 +13,7 @@ mod time;
 mod tokens;
 mod traffic;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -103,7 +102,7 @@ fn main() -> anyhow::Result<ExitCode> {
         eprintln!("node: {warning}");
     }
     let report = report?;
-    print!("{report}");
+    std::io::stdout().write_all(report.to_string().as_bytes())?;
     if let Some(file) = &args.json {
         std::fs::write(file, format!("{:#}\n", report.to_json()))?;
     }

@@ -2,6 +2,7 @@
 //! Nothing here depends on a crate of ours or on RocksDB: xtask installs what they need before they are built.
 #![allow(clippy::print_stdout, reason = "a command line tool speaks on stdout")]
 
+mod bench;
 mod ci;
 mod codegen;
 mod demo;
@@ -38,6 +39,8 @@ enum Command {
     Packages(packages::Args),
     /// Show that nothing acknowledged is lost: real dialogues, a node that loses power, a count at the end
     Demo(demo::Args),
+    /// Load a node and say what it costs: latency, memory, processor time
+    Bench(bench::Args),
     /// Start a node to play with and print how two people chat through it
     Run(run::Args),
     /// Run all tests
@@ -67,6 +70,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Packages(args) => packages::main(&args),
         Command::Demo(args) => demo::main(&workspace, &args),
+        Command::Bench(args) => bench::main(&workspace, &args),
         Command::Run(args) => run::main(&workspace, &args),
         Command::Test(args) => test::main(&workspace, &args),
         Command::Codegen(args) => codegen::main(&workspace, &args),

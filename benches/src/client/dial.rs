@@ -27,7 +27,7 @@ use super::{link::Link, quic::QuicLink, tcp::TcpLink};
 use crate::tokens::TokenKey;
 
 /// Sockets that QUIC clients share, unless each has its own.
-const ENDPOINTS: u64 = 64;
+pub(crate) const ENDPOINTS: u64 = 64;
 /// Clients of one loopback address.
 const CLIENTS_PER_ADDRESS: u64 = 16;
 /// Addresses used: 127.1.0.0 and on.
@@ -76,15 +76,17 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// `endpoint_count`: sockets that QUIC clients share.
     pub(crate) fn new(
         server: SocketAddr,
         transport: Transport,
         ca: &Path,
         key: TokenKey,
+        endpoint_count: u64,
     ) -> anyhow::Result<Self> {
         let mut endpoints = Vec::new();
         if transport == Transport::Quic {
-            for number in 0..ENDPOINTS {
+            for number in 0..endpoint_count {
                 let address = SocketAddr::from((loopback(number), 0));
                 endpoints.push(Endpoint::client(address)?);
             }

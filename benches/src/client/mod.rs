@@ -25,7 +25,7 @@ use talaria_protocol::{
 };
 use tokio::time::{Sleep, sleep_until};
 
-pub(crate) use dial::{Account, Dialer, Transport, random_below};
+pub(crate) use dial::{Account, Dialer, ENDPOINTS, Transport, random_below};
 use link::Link;
 
 use crate::time::{instant_of, millis};

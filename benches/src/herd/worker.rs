@@ -18,6 +18,8 @@ use crate::{
     tokens::TokenKey,
 };
 
+/// QUIC clients that share a socket: few, since one socket's buffer does not hold what a crowd is sent.
+const CLIENTS_PER_ENDPOINT: u64 = 8;
 /// Clients that come at once when nothing is to be shown.
 const AT_ONCE: usize = 200;
 
@@ -34,7 +36,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(transport: Transport, args: &Args) -> anyhow::Result<()> {
     lower_priority();
     let key = TokenKey::read(&args.data_dir.join("dev/token-key.pem"))?;
-    let dialer = Arc::new(Dialer::new(args.address, transport, &args.data_dir.join("dev/ca.pem"), key)?);
+    let endpoints = args.clients.div_ceil(CLIENTS_PER_ENDPOINT);
+    let ca = args.data_dir.join("dev/ca.pem");
+    let dialer = Arc::new(Dialer::new(args.address, transport, &ca, key, endpoints)?);
     let orders = watch::Sender::new(Order::Rest);
     let (done, mut all_done) = mpsc::channel(AT_ONCE);
     let gate = Arc::new(Semaphore::new(AT_ONCE));

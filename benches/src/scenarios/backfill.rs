@@ -33,10 +33,6 @@ use crate::{
 
 /// Text bytes of a message of the history.
 const HISTORY_TEXT_BYTES: usize = 2_000;
-/// Messages of a page of it.
-const PAGE_ENTRIES: u64 = 100;
-/// Pages asked for at once.
-const PAGES_IN_FLIGHT: u64 = 2;
 /// Sends that wait for their answers while the history is written.
 const SENDS_IN_FLIGHT: usize = 48;
 /// How long writing the history may take.
@@ -66,6 +62,12 @@ pub(crate) struct Args {
     /// Bytes per second of the line, each way; 0: no limit.
     #[arg(long, default_value_t = 0)]
     line_rate: u64,
+    /// Messages of a page of the history, 2 KB each. A page is one frame: on one stream, nothing passes it.
+    #[arg(long, default_value_t = 100)]
+    page_entries: u64,
+    /// Pages asked for at once.
+    #[arg(long, default_value_t = 2)]
+    pages: usize,
     /// Of the line's dice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -97,7 +99,17 @@ pub(crate) async fn run(node: &mut Node, transport: Transport, args: &Args) -> a
     let (mut client, _) = Client::open(&direct.by_way_of(chaos.address())?, &reader_account).await?;
     client.resume(&[(live, Cursor::START)]);
     caught_up(&mut client).await?;
-    let reader = Reader::start(client, history, entries);
+    let reader = Reader::start(
+        client,
+        History {
+            conversation: history,
+            from: 1,
+            direction: Direction::Forward,
+            entries_max: args.page_entries as usize,
+        },
+        entries,
+        args.pages,
+    );
 
     let mut report = Report::new(format!(
         "live messages beside a backfill over {transport}, {} % loss, {} ms round trip",
@@ -175,14 +187,14 @@ struct Reader {
 }
 
 impl Reader {
-    fn start(client: Client, history: ConversationId, entries: u64) -> Self {
+    fn start(client: Client, page: History, entries: u64, pages: usize) -> Self {
         let (recorder, bytes, refused) = (Arc::default(), Arc::default(), Arc::default());
         let backfills = watch::Sender::new(false);
         let reading = Reading {
             client,
-            history,
+            page,
             entries,
-            next: 1,
+            pages,
             recorder: Arc::clone(&recorder),
             bytes: Arc::clone(&bytes),
             refused: Arc::clone(&refused),
@@ -203,10 +215,11 @@ impl Reader {
 
 struct Reading {
     client: Client,
-    history: ConversationId,
+    /// The next one.
+    page: History,
     entries: u64,
-    /// First of the next page.
-    next: u64,
+    /// In flight at once.
+    pages: usize,
     recorder: Arc<Recorder>,
     bytes: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
@@ -215,7 +228,7 @@ struct Reading {
 impl Reading {
     async fn run(mut self, mut on: watch::Receiver<bool>) -> Result<(), Ended> {
         loop {
-            while *on.borrow_and_update() && self.client.requests_in_flight() < PAGES_IN_FLIGHT as usize {
+            while *on.borrow_and_update() && self.client.requests_in_flight() < self.pages {
                 self.ask_for_page();
             }
             tokio::select! {
@@ -228,16 +241,11 @@ impl Reading {
     }
 
     fn ask_for_page(&mut self) {
-        let request = Request::History(History {
-            conversation: self.history,
-            from: self.next,
-            direction: Direction::Forward,
-            entries_max: PAGE_ENTRIES as usize,
-        });
-        if self.client.request(request).is_ok() {
-            self.next += PAGE_ENTRIES;
-            if self.next + PAGE_ENTRIES > self.entries {
-                self.next = 1;
+        if self.client.request(Request::History(self.page)).is_ok() {
+            let entries = self.page.entries_max as u64;
+            self.page.from += entries;
+            if self.page.from + entries > self.entries {
+                self.page.from = 1;
             }
         }
     }

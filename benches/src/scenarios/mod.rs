@@ -9,7 +9,7 @@ pub(crate) mod rebind;
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    client::{Dialer, Transport},
+    client::{Dialer, ENDPOINTS, Transport},
     node::Node,
     report::Report,
     traffic::{Pairs, Tally},
@@ -17,7 +17,7 @@ use crate::{
 
 /// Everyone's way to the node.
 fn dialer(node: &Node, transport: Transport) -> anyhow::Result<Arc<Dialer>> {
-    Ok(Arc::new(Dialer::new(node.address, transport, &node.ca(), node.token_key()?)?))
+    Ok(Arc::new(Dialer::new(node.address, transport, &node.ca(), node.token_key()?, ENDPOINTS)?))
 }
 
 fn seconds(seconds: f64) -> Duration {
