@@ -137,9 +137,10 @@ fn readme_commands(workspace: &Workspace, command: &str) -> Result<()> {
     Ok(())
 }
 
-/// The demo with other troubles than the README's.
+/// The demo with other troubles than the README's, and other numbers of shards than the machine's cores.
 fn demo_seeds(workspace: &Workspace) -> Result<()> {
-    ["2", "3"].iter().try_for_each(|seed| xtask(workspace, &["demo", "--seed", seed]))
+    let demo = |(seed, shards)| xtask(workspace, &["demo", "--seed", seed, "--shards", shards]);
+    [("2", "1"), ("3", "4")].into_iter().try_for_each(demo)
 }
 
 /// The pure crates' tests, warm: the inner loop of who works on them.
