@@ -235,7 +235,7 @@ impl Shard {
             parked: self.home.parked(),
             cursors: self.home.cursors.len(),
             asks: self.mail.asks(),
-            waiting_to_ask: self.sessions.waiting.len() + self.sessions.waiting_longer.len(),
+            waiting_to_ask: self.sessions.waiting(),
             acks: self.sessions.acks.len(),
             control: self.mail.control_kept(),
             gaps: self.mail.gaps(),
