@@ -131,6 +131,36 @@ fn an_entry_that_overtakes_the_last_page_is_not_lost() {
     }
 }
 
+/// The news of a gap, too, may overtake what was said before it.
+#[test]
+fn a_gap_that_overtakes_the_last_page_is_not_forgotten() {
+    for gap_first in [false, true] {
+        let (mut world, ada, ben, id) = chat();
+        let cursor = world.cursor_at(id, 1);
+        world.resume(ben, id, cursor);
+        let (home, bens) = (home(id), shard(ben));
+        let (answers, gaps) = ((home, bens, PeerClass::Answer), (home, bens, PeerClass::FanOut));
+        world.move_mail((bens, home, PeerClass::Ask));
+        world.complete_read(0);
+        world.move_mail(answers);
+        world.move_mail((bens, home, PeerClass::Ask));
+        world.mail.held.extend([answers, gaps]);
+        world.mail.full.insert((bens, PeerClass::FanOut));
+        world.begin(ada, send(id, 2, "left out"));
+        world.settle();
+        world.mail.full.clear();
+        world.settle();
+        assert_eq!(world.mail.waiting_at(bens, PeerClass::FanOut), 1, "the gap");
+        let order = if gap_first { [gaps, answers] } else { [answers, gaps] };
+        order.into_iter().for_each(|way| world.move_mail(way));
+        world.mail.held.clear();
+        world.settle();
+        let expected = if gap_first { ["2", "caught up 2"] } else { ["caught up 1", "2"] };
+        assert_eq!(world.heard(ben), expected);
+        world.assert_at_rest();
+    }
+}
+
 // Sessions.
 
 #[test]
@@ -236,7 +266,7 @@ fn acknowledgements_of_two_shards_never_move_a_cursor_back() {
         resumed(&mut world, session, id, 0);
     }
     // The world objects to a cursor that goes back.
-    for (session, up_to) in [(main, 4), (fetch, 8), (main, 6), (fetch, 9), (main, 7)] {
+    for (session, up_to) in [(main, 4), (fetch, 6), (main, 5), (main, 9), (fetch, 7)] {
         world.ack(session, id, up_to);
         world.tick(60);
         world.settle();
@@ -246,6 +276,11 @@ fn acknowledgements_of_two_shards_never_move_a_cursor_back() {
     assert_eq!(world.delivered(id, "ben", 1), 9);
     // Nor does a home that has forgotten what it knew.
     world.restart_shard(home(id));
+    world.settle();
+    world.ack(fetch, id, 8);
+    world.tick(200);
+    world.settle();
+    world.tick(200);
     world.settle();
     let again = open(&mut world, home(id), "ben", 1, Role::PushFetch);
     resumed(&mut world, again, id, 3);

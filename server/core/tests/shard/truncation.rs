@@ -135,6 +135,29 @@ fn a_cut_waits_for_what_is_under_way_and_appends_wait_for_it() {
     world.assert_at_rest();
 }
 
+/// The log has made a cut, of which the conversation has not heard: what is read then is asked again.
+#[test]
+fn what_is_read_between_a_cut_and_its_news_waits_for_that() {
+    for pages in [false, true] {
+        let (mut world, _, conversation) = chat(90);
+        let ben = world.session("ben");
+        let cursor = world.cursor_at(conversation, 5);
+        world.resume(ben, conversation, cursor);
+        if pages {
+            world.complete_read(0);
+        }
+        assert_eq!(world.reads_waiting(), 1);
+        retain(&mut world, conversation, 41);
+        world.commit(1);
+        world.complete_read(0);
+        assert_eq!((world.reads_waiting(), world.heard(ben).len()), (0, 0));
+        world.complete_op();
+        world.settle();
+        assert_eq!(world.heard(ben), told(&["Truncated"], 41, 90));
+        world.assert_at_rest();
+    }
+}
+
 #[test]
 fn what_is_no_cut_any_more_is_dropped() {
     let (mut world, ..) = chat(2);
