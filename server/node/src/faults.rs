@@ -18,7 +18,7 @@ impl Faults {
         self.cores.fetch_or(1 << shard.0, Ordering::SeqCst);
     }
 
-    /// The next task of a session of this shard that has something to do panics.
+    /// The task of the next session of this shard that receives something panics.
     pub(crate) fn panic_session(&self, shard: ShardId) {
         self.sessions.fetch_or(1 << shard.0, Ordering::SeqCst);
     }

@@ -430,7 +430,7 @@ impl NodeHandle {
         self.mailboxes.of(ShardId(shard)).wake();
     }
 
-    /// For tests: the next session of this shard that has something to do panics.
+    /// For tests: the next session of this shard that receives something panics.
     #[doc(hidden)]
     pub fn panic_session(&self, shard: u16) {
         self.faults.panic_session(ShardId(shard));

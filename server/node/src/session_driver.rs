@@ -218,6 +218,10 @@ impl SessionDriver {
         if self.has_ended() {
             return;
         }
+        let host = &self.context.host;
+        if self.is_open() && host.faults().take_session(host.shard()) {
+            std::panic::panic_any("a fault that a test brings about");
+        }
         self.context.metrics.bytes_received.increment(bytes.len() as u64);
         self.decoder.extend(bytes);
         self.handle_frames();

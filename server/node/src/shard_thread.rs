@@ -139,7 +139,9 @@ impl ShardThread {
             let due = shard.host.take_timeout().map(|due| clock.instant(due));
             shard.wait(due).await;
             shard.host.handle_timeout();
-            while shard.host.drain_mailbox() {
+            if shard.host.drain_mailbox() {
+                // There is more: after the sessions' tasks, time-outs and probes had their turn.
+                shard.host.mailbox().wake();
                 tokio::task::yield_now().await;
             }
             shard.host.restart_if_due();

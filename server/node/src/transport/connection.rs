@@ -137,10 +137,6 @@ impl Connection {
 
     /// Reads, lets the session work, writes. `Err`: the connection is to be dropped at once.
     fn turn(&mut self) -> Result<Turn, DropReason> {
-        let host = &self.context.host;
-        if self.driver.is_open() && host.faults().take_session(host.shard()) {
-            std::panic::panic_any("a fault that a test brings about");
-        }
         self.driver.handle_effects();
         let read = if self.wants_read() { self.read()? } else { ReadStatus::Drained };
         self.driver.handle_effects();

@@ -79,7 +79,7 @@ impl Process {
             ])
             .arg(data_dir)
             .args(["--pin", "false"])
-            .args(shards().map(|shards| format!("--shards={shards}")))
+            .envs(shards().map(|shards| ("TALARIA_SHARDS", shards)))
             .args(more_args)
             .stdout(Stdio::piped())
             .stderr(errors)
