@@ -31,6 +31,11 @@ impl Metrics {
         Self(values.collect())
     }
 
+    /// One more, from elsewhere.
+    pub(crate) fn add(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     /// The sum over all labels; `None`: this node has no such metric.
     pub(crate) fn sum(&self, name: &str) -> Option<f64> {
         let of_name = self.0.iter().filter(|(key, _)| key.split('{').next() == Some(name));

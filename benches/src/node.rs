@@ -82,7 +82,14 @@ impl Node {
     }
 
     pub(crate) async fn metrics(&self) -> anyhow::Result<Metrics> {
-        Metrics::read(self.admin).await
+        let mut metrics = Metrics::read(self.admin).await?;
+        // The example node that counts them leaves the number there.
+        if let Ok(count) = std::fs::read_to_string(self.data_dir.join("allocations"))
+            && let Ok(count) = count.parse()
+        {
+            metrics.add("allocations_total", count);
+        }
+        Ok(metrics)
     }
 
     /// The last lines of its log that warn, for a report of what went wrong.

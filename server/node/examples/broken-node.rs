@@ -84,7 +84,10 @@ fn main() -> anyhow::Result<()> {
     let inner = RocksLog::open(config.data_dir.join("log"), &Options { durability, ..Options::default() })?;
     let shards = config.shards as u16;
     let node = Node::start(config, Arc::new(BrokenLog { inner, how }))?;
-    println!("{}", serde_json::json!({ "listening": node.tcp_addr, "ca": node.ca }));
+    println!(
+        "{}",
+        serde_json::json!({ "listening": node.tcp_addr, "admin": node.admin_addr, "ca": node.ca })
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut term = signal(SignalKind::terminate())?;

@@ -140,6 +140,7 @@ macro_rules! metrics {
             connections_dropped: Vec<Counter>,
             log_ops: Vec<Counter>,
             mailbox_full: Vec<Counter>,
+            mailbox_posted: Vec<Counter>,
             /// In the order of [`crate::mailbox::CLASSES`], then completions and retentions.
             mailbox: Vec<Gauge>,
             handle: PrometheusHandle,
@@ -167,6 +168,12 @@ macro_rules! metrics {
                     mailbox_full: maker.family(
                         "talaria_mailbox_full_total",
                         "Messages between shards that found no place, by queue.",
+                        "queue",
+                        &CLASS_NAMES,
+                    ),
+                    mailbox_posted: maker.family(
+                        "talaria_mailbox_posted_total",
+                        "Messages from one shard to another, by queue.",
                         "queue",
                         &CLASS_NAMES,
                     ),
@@ -258,6 +265,11 @@ impl Metrics {
     /// Counts a message that found no place.
     pub fn mailbox_full(&self, class: PeerClass) {
         increment_of(&self.mailbox_full, &CLASS_NAMES, class, 1);
+    }
+
+    /// A message is in another shard's mailbox.
+    pub(crate) fn mailbox_posted(&self, class: PeerClass) {
+        increment_of(&self.mailbox_posted, &CLASS_NAMES, class, 1);
     }
 
     /// All of them in Prometheus' text format.

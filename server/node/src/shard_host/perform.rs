@@ -61,7 +61,11 @@ impl ShardHost {
     fn post(&self, to: ShardId, message: PeerMessage) -> Option<Input> {
         let class = message.class();
         let envelope = Envelope { from: self.ports.shard, incarnation: self.incarnation(), message };
-        let Envelope { message, .. } = *self.ports.mailboxes.post(to, envelope).err()?;
+        let Err(envelope) = self.ports.mailboxes.post(to, envelope) else {
+            self.ports.metrics.mailbox_posted(class);
+            return None;
+        };
+        let Envelope { message, .. } = *envelope;
         self.ports.metrics.mailbox_full(class);
         if class == PeerClass::Answer {
             // A defect: whoever asked has more questions under way than it may. It must not take this shard down.
