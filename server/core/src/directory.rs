@@ -16,6 +16,7 @@ use crate::{
 pub(crate) struct Opening {
     pub(crate) identity: Identity,
     pub(crate) credit: Credit,
+    pub(crate) hello_ms: u64,
     pub(crate) confirmed: bool,
     /// Another has its place already: that was heard before the answer.
     pub(crate) taken_over: bool,

@@ -89,6 +89,8 @@ pub(crate) struct Open {
     pub(crate) ask: AskId,
     pub(crate) session: SessionKey,
     pub(crate) identity: Identity,
+    /// When its `Hello` came, mono ms of the node: among sessions of one device and role, the last to say it has the place.
+    pub(crate) hello_ms: u64,
     pub(crate) confirmed: bool,
 }
 
@@ -109,7 +111,7 @@ pub(crate) enum Control {
     /// To its user's home: its peer is there now.
     Confirm { user: UserId },
     /// To its user's home, which has begun anew: it is there.
-    Register { identity: Box<Identity>, confirmed: bool },
+    Register { identity: Box<Identity>, hello_ms: u64, confirmed: bool },
     /// To its shard: another has its place.
     TakeOver,
 }

@@ -82,6 +82,8 @@ impl Subscription {
 pub(crate) struct Session {
     pub(crate) identity: Identity,
     pub(crate) device_number: u32,
+    /// When it said `Hello`, mono ms.
+    pub(crate) hello_ms: u64,
     /// Its peer has proved that it is there now.
     pub(crate) confirmed: bool,
     granted: Credit,
@@ -98,10 +100,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(identity: Identity, device_number: u32, confirmed: bool, granted: Credit) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        device_number: u32,
+        (hello_ms, confirmed): (u64, bool),
+        granted: Credit,
+    ) -> Self {
         Self {
             identity,
             device_number,
+            hello_ms,
             confirmed,
             granted,
             sent: Credit::default(),

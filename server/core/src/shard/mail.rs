@@ -115,8 +115,8 @@ impl Mail {
     fn keep(&mut self, to: ShardId, session: SessionKey, control: Control) {
         let Some(kept) = self.kept.get_mut(usize::from(to.0)) else { return };
         let control = match (kept.remove(&session), control) {
-            (Some(Control::Register { identity, .. }), Control::Confirm { .. }) => {
-                Control::Register { identity, confirmed: true }
+            (Some(Control::Register { identity, hello_ms, .. }), Control::Confirm { .. }) => {
+                Control::Register { identity, hello_ms, confirmed: true }
             }
             (_, control) => control,
         };
@@ -244,8 +244,8 @@ impl Shard {
         match control {
             Control::Closed { user } => self.close_here(user, session),
             Control::Confirm { user } => self.confirm_here(user, session),
-            Control::Register { identity, confirmed } => {
-                self.register_here(from, session, &identity, confirmed);
+            Control::Register { identity, hello_ms, confirmed } => {
+                self.register_here(from, session, &identity, (hello_ms, confirmed));
             }
             Control::TakeOver => self.on_taken_over(session),
         }

@@ -229,6 +229,33 @@ fn a_session_that_is_taken_over_before_it_knows_that_it_is_open() {
     world.assert_at_rest();
 }
 
+/// The first Hello waits on its way to the home, and is overtaken by the one that the client said after it.
+#[test]
+fn a_session_whose_hello_is_older_takes_over_none_whose_is_newer() {
+    for confirmed in [true, false] {
+        let mut world = World::of(SHARDS, usize::MAX);
+        let home = home_of_user(world.user("ada"));
+        let (one, two) = (another(&[home]), another(&[home, another(&[home])]));
+        let identity = world.identity("ada", 1, Role::Main);
+        world.mail.held.insert((one, home, PeerClass::Ask));
+        let first = world.open_at(one, identity.clone(), PLENTY, confirmed);
+        world.now.mono_ms += 1;
+        let second = world.open_at(two, identity.clone(), PLENTY, true);
+        world.settle();
+        assert!(world.is_open(second));
+        world.mail.held.clear();
+        world.settle();
+        if !confirmed {
+            assert!(world.is_open(first) && world.is_open(second));
+            world.confirm(first, &identity);
+            world.settle();
+        }
+        assert_eq!(world.take_out(first).last(), Some(&Out::End(ErrorCode::TakenOver)));
+        assert!(world.is_open(second) && !world.is_open(first));
+        world.assert_at_rest();
+    }
+}
+
 /// Its shard hears that it has closed before its home hears that it wants to be opened, or after.
 #[test]
 fn a_session_that_closes_while_it_opens_on_another_shard() {

@@ -37,7 +37,14 @@ struct Registered {
     session: SessionKey,
     device: DeviceId,
     role: Role,
+    hello_ms: u64,
     confirmed: bool,
+}
+
+impl Registered {
+    fn has_place_of(&self, other: &Self) -> bool {
+        self.device == other.device && self.role == other.role && self.session != other.session
+    }
 }
 
 /// A user with sessions, or with some that are opening.
@@ -63,15 +70,19 @@ impl HomeUser {
         self.sessions.is_empty() && self.opening.is_empty()
     }
 
-    /// Takes out those of the same device and role that give way to a session: all but itself, and but unconfirmed ones
-    /// that came after it.
-    fn take_over(&mut self, session: SessionKey, device: DeviceId, role: Role) -> Vec<Registered> {
+    /// Takes out those of the same device and role that give way to a confirmed session: all but itself, and but
+    /// unconfirmed ones that came after it. Where a confirmed one has said `Hello` later, on another shard, it is itself
+    /// that gives way: it only came here later.
+    fn take_over(&mut self, place: &Registered) -> Vec<Registered> {
+        let is_later = |other: &Registered| other.confirmed && other.hello_ms > place.hello_ms;
+        if self.sessions.iter().any(|other| other.has_place_of(place) && is_later(other)) {
+            return self.sessions.extract_if(.., |other| other.session == place.session).collect();
+        }
         let mut came = false;
         self.sessions
             .extract_if(.., |other| {
-                came |= other.session == session;
-                let same = other.session != session && other.device == device && other.role == role;
-                same && (other.confirmed || !came)
+                came |= other.session == place.session;
+                other.has_place_of(place) && (other.confirmed || !came)
             })
             .collect()
     }
@@ -165,9 +176,9 @@ impl Shard {
 
     fn admit_first(&mut self, user: UserId, device_number: u32) {
         self.end_turn(user, |shard, open| {
-            let Open { session, ref identity, confirmed, .. } = *open;
+            let Open { session, ref identity, hello_ms, confirmed, .. } = *open;
             let (device, role) = (identity.device, identity.role);
-            let place = Registered { shard: open.shard, session, device, role, confirmed };
+            let place = Registered { shard: open.shard, session, device, role, hello_ms, confirmed };
             shard.home.users.entry(user).or_default().sessions.push(place);
             if confirmed {
                 shard.take_over(user, &place);
@@ -179,7 +190,7 @@ impl Shard {
 
     fn take_over(&mut self, user: UserId, place: &Registered) {
         let Some(entry) = self.home.users.get_mut(&user) else { return };
-        for old in entry.take_over(place.session, place.device, place.role) {
+        for old in entry.take_over(place) {
             self.post_control(old.shard, old.session, Control::TakeOver);
         }
     }
@@ -208,21 +219,26 @@ impl Shard {
     }
 
     /// A session that has its place already: this shard has begun anew, and did not know. Where another one that came
-    /// since has the place, that keeps it.
+    /// since has the place, the one that said `Hello` last keeps it.
     pub(in crate::shard) fn register_here(
         &mut self,
         shard: ShardId,
         session: SessionKey,
         identity: &Identity,
-        confirmed: bool,
+        (hello_ms, confirmed): (u64, bool),
     ) {
         let Identity { user, device, role, .. } = *identity;
+        let place = Registered { shard, session, device, role, hello_ms, confirmed };
         let entry = self.home.users.entry(user).or_default();
-        let has_place = |other: &Registered| other.confirmed && other.device == device && other.role == role;
+        let has_place =
+            |other: &Registered| other.confirmed && other.has_place_of(&place) && other.hello_ms >= hello_ms;
         if confirmed && entry.sessions.iter().any(has_place) {
             return self.post_control(shard, session, Control::TakeOver);
         }
-        entry.sessions.push(Registered { shard, session, device, role, confirmed });
+        entry.sessions.push(place);
+        if confirmed {
+            self.take_over(user, &place);
+        }
     }
 
     /// A shard has begun anew: its sessions are gone, those that were opening too.

@@ -30,8 +30,9 @@ impl Shard {
         let Some(ask) = self.begin_ask(home, nowhere, AskTarget::Open(session, identity.user)) else {
             return self.refuse_new(session, &Refusal::busy("too many questions are under way"));
         };
-        let open = Open { shard: self.config.shard, ask, session, identity: identity.clone(), confirmed };
-        let opening = Opening { identity, credit, confirmed, taken_over: false };
+        let (shard, hello_ms) = (self.config.shard, self.now.mono_ms);
+        let open = Open { shard, ask, session, identity: identity.clone(), hello_ms, confirmed };
+        let opening = Opening { identity, credit, hello_ms, confirmed, taken_over: false };
         self.sessions.directory.opening.insert(session, opening);
         self.post(home, Body::Open(open));
     }
@@ -64,8 +65,9 @@ impl Shard {
             // That it has closed may have come there before it was to be opened.
             return self.tell_closed(user, session);
         };
-        let Opening { identity, credit, confirmed, taken_over } = opening;
-        self.sessions.directory.insert(session, Session::new(identity, device_number, confirmed, credit));
+        let Opening { identity, credit, hello_ms, confirmed, taken_over } = opening;
+        let state = Session::new(identity, device_number, (hello_ms, confirmed), credit);
+        self.sessions.directory.insert(session, state);
         self.effects.push_back(Effect::Opened { session, device_number });
         if confirmed && !confirmed_at_home {
             self.post_control(self.home_of_user(user), session, Control::Confirm { user });
@@ -129,8 +131,9 @@ impl Shard {
         of_it.sort_unstable();
         for session in of_it {
             let Some(state) = self.sessions.directory.sessions.get(&session) else { continue };
-            let (identity, confirmed) = (Box::new(state.identity.clone()), state.confirmed);
-            self.post_control(home, session, Control::Register { identity, confirmed });
+            let Session { hello_ms, confirmed, .. } = *state;
+            let identity = Box::new(state.identity.clone());
+            self.post_control(home, session, Control::Register { identity, hello_ms, confirmed });
         }
     }
 }
