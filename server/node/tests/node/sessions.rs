@@ -127,6 +127,8 @@ fn no_more_sessions_than_connections_max_and_those_without_hello_make_place() {
     let mut honest = Honest::on(&node);
     let mut silent = node.connect();
     silent.handshake().unwrap();
+    // Both ends have it: before that nothing can be said.
+    node.assert_metric("talaria_handshakes_in_progress", 0.0);
     let mut third = node.session("carol");
     assert_eq!(silent.end(), ErrorCode::Busy, "it made place");
     let mut fourth = node.connect();
