@@ -15,7 +15,7 @@ pub(crate) struct UdpDrops {
 impl UdpDrops {
     /// Of the node that listens on this port.
     pub(crate) fn now(port: u16) -> anyhow::Result<Self> {
-        let sockets = ["/proc/net/udp", "/proc/net/udp6"].map(|path| std::fs::read_to_string(path));
+        let sockets = ["/proc/net/udp", "/proc/net/udp6"].map(std::fs::read_to_string);
         let node = sockets.iter().flatten().map(|table| drops_of_port(table, port)).sum();
         let all = buffer_errors(&std::fs::read_to_string("/proc/net/snmp")?).context("/proc/net/snmp")?;
         Ok(Self { node, all })
