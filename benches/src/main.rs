@@ -12,6 +12,7 @@ mod scenarios;
 mod time;
 mod tokens;
 mod traffic;
+mod udp;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 

@@ -13,6 +13,7 @@ use crate::{
     node::Node,
     report::Report,
     traffic::{Pace, Pairs},
+    udp::UdpDrops,
 };
 
 /// How long the node may take to notice that all are gone.
@@ -84,10 +85,12 @@ async fn reconnect(
     let left = wait_until_gone(node, 2 * args.pairs).await?;
     let before = node.metrics().await?;
     let cpu = node.process.cpu()?;
+    let drops = UdpDrops::now(node.address.port())?;
     pairs.begin("storm", pace);
     let storm = herd.order(Order::Storm).await?;
     pairs.begin("after", pace);
     let cpu = node.process.cpu()?.saturating_sub(cpu);
+    let drops = UdpDrops::now(node.address.port())?.since(drops);
     let after = node.metrics().await?;
     let memory = node.process.memory_bytes()?;
     tokio::time::sleep(seconds(args.seconds / 2.0)).await;
@@ -105,6 +108,8 @@ async fn reconnect(
         report.figure("p99 in the storm to p99 quiet", storm.p99_ms / quiet.p99_ms, "");
     }
     report.figure("server CPU in the storm", cpu.as_secs_f64(), "s");
+    report.count("UDP packets that the node's full sockets dropped", drops.node);
+    report.count("and those of all others", drops.all.saturating_sub(drops.node));
     report.figure("memory after the storm", memory as f64 / 1e6, "MB");
     for (name, change) in after.changes_since(&before, of_interest) {
         report.figure(&name, change, "");

@@ -68,6 +68,13 @@ pub(crate) async fn run(node: &mut Node, transport: Transport, args: &Args) -> a
     let sessions = after.growth(&before, "talaria_sessions_opened_total").unwrap_or_default();
     report.figure("new connections, by the node's count", accepted, "");
     report.figure("new sessions, by the node's count", sessions, "");
+    let misrouted = after.growth(&before, "talaria_quic_misrouted_total");
+    report.maybe("misrouted", misrouted, "");
+    report.maybe("shards", after.sum("talaria_shards"), "");
+    report.fail_if(
+        misrouted.unwrap_or_default() > 0.0,
+        "packets came to another shard than their connection's",
+    );
     for (name, change) in after.changes_since(&before, of_interest) {
         report.figure(&name, change, "");
     }
