@@ -30,7 +30,7 @@ use crate::{
     shard_thread::{ShardError, ShardThread},
     tls::{self, TlsError},
     transport::{
-        quic::Endpoints,
+        quic::{Endpoints, NoInitialCipherSuite},
         steering::{Steering, group::SocketGroup, keys::QuicKeys, net::NetCounters},
         tcp,
     },
@@ -79,7 +79,7 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
     /// The certificate's crypto lacks what QUIC needs.
     #[error("tls has no cipher suite for QUIC: {0}")]
-    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    Quic(#[from] NoInitialCipherSuite),
     /// The metrics' buckets.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -203,7 +203,8 @@ fn bind_clients(
         match SocketGroup::bind(listener.local_addr()?, shards) {
             Err(error) if left > 0 && error.kind() == std::io::ErrorKind::AddrInUse => {}
             Ok(sockets) => return Ok((listener, sockets)),
-            Err(source) => {
+            Err(error) => {
+                let source = std::io::Error::new(error.kind(), format!("UDP: {error}"));
                 return Err(StartError::Listen { field: "listen", address, example_port: 17443, source });
             }
         }
