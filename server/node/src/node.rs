@@ -34,7 +34,7 @@ use crate::{
     tls::{self, TlsError},
     transport::{
         AddressLimits, NodeAdmission,
-        quic::Endpoints,
+        quic::{Endpoints, NoInitialCipherSuite},
         steering::{Steering, group::SocketGroup, keys::QuicKeys, net::NetCounters},
         tcp,
     },
@@ -83,7 +83,7 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
     /// The certificate's crypto lacks what QUIC needs.
     #[error("tls has no cipher suite for QUIC: {0}")]
-    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    Quic(#[from] NoInitialCipherSuite),
     /// The metrics' buckets.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -303,7 +303,10 @@ fn bind_clients(address: SocketAddr, shards: u16) -> Result<(Vec<TcpListener>, S
         let listeners = listening("listen", address, 17443, tcp::bind_all(address, shards))?;
         match SocketGroup::bind(listeners[0].local_addr()?, shards) {
             Err(error) if left > 0 && error.kind() == std::io::ErrorKind::AddrInUse => {}
-            bound => return Ok((listeners, listening("listen", address, 17443, bound)?)),
+            bound => {
+                let bound = bound.map_err(|error| std::io::Error::new(error.kind(), format!("UDP: {error}")));
+                return Ok((listeners, listening("listen", address, 17443, bound)?));
+            }
         }
     }
     unreachable!("the last try returns")

@@ -120,7 +120,7 @@ impl Default for RetentionConfig {
 /// Everything that a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `listen`: TCP address and port for clients. Port 0: any free one. Default 0.0.0.0:7443; in
+    /// `listen`: address and port for clients, both TCP and UDP (QUIC). Port 0: any free one. Default 0.0.0.0:7443; in
     /// dev mode, whose keys anyone on the machine may read, 127.0.0.1:7443. Since 0.1.
     pub listen: SocketAddr,
     /// `admin_listen`: TCP address and port of `/healthz`, `/readyz`, `/metrics`, without TLS or password. Default

@@ -92,3 +92,17 @@ async fn datagrams_are_taken_and_ignored() {
     client.direct_with("bob").await;
     assert_metric(&node, "talaria_sessions", 1.0).await;
 }
+
+#[test]
+fn a_udp_port_that_is_taken_is_named() {
+    let taken = UdpSocket::bind(ANY).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = talaria_server::config::Config::new(dir.path());
+    config.dev = true;
+    config.listen = taken.local_addr().unwrap();
+    config.admin_listen = ANY;
+    let log = std::sync::Arc::new(talaria_log::MemoryLog::new());
+    let Err(error) = talaria_server::Node::start(config, log) else { panic!("it shares the port") };
+    let message = error.to_string();
+    assert!(message.starts_with("listen = ") && message.contains("UDP: "), "{message}");
+}

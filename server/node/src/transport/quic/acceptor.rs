@@ -10,11 +10,9 @@ use super::{
     Endpoints,
     connection::Connection,
     gate::{Gate, Verdict},
+    limits::REOPEN_PAUSE,
 };
-use crate::{
-    lifecycle::Phase, limits::ACCEPT_PAUSE, metrics::DropReason, session_driver::SessionContext,
-    transport::Admission,
-};
+use crate::{lifecycle::Phase, metrics::DropReason, session_driver::SessionContext, transport::Admission};
 
 /// What accepting needs.
 pub(crate) struct QuicAcceptor {
@@ -38,7 +36,8 @@ impl QuicAcceptor {
             }
             // The system failed its socket: its connections are gone, and their clients come back.
             self.seed = *blake3::hash(&self.seed).as_bytes();
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tracing::error!(shard = self.shard, "a QUIC endpoint is gone; it is opened again");
+            tokio::time::sleep(REOPEN_PAUSE).await;
         }
     }
 

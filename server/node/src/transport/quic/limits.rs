@@ -47,6 +47,8 @@ pub const INCOMING_MAX: usize = 512;
 pub const INCOMING_BYTES_MAX: u64 = 32 * 1024;
 /// And of all together.
 pub const INCOMING_BYTES_TOTAL_MAX: u64 = 4 * 1024 * 1024;
+/// After an endpoint was lost, until it is opened again.
+pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Between two stateless resets of a shard. Only packets with a tag of ours draw one.
 pub const RESET_INTERVAL: Duration = Duration::from_millis(1);
 

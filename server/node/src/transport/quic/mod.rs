@@ -14,3 +14,4 @@ mod stall;
 
 pub(crate) use acceptor::QuicAcceptor;
 pub use endpoint::Endpoints;
+pub use quinn::crypto::rustls::NoInitialCipherSuite;
