@@ -219,6 +219,8 @@ enum Link {
 struct Open {
     session: ClientSession,
     live: Option<Live>,
+    /// What was asked before `Welcome`.
+    early_sync: Option<(RequestId, Sync)>,
 }
 
 /// What is known since `Welcome`.
@@ -414,7 +416,7 @@ impl Engine {
     fn live(&mut self) -> Option<(&mut ClientSession, &mut Live)> {
         match &mut self.link {
             Link::Open(open) => {
-                let Open { session, live } = open.as_mut();
+                let Open { session, live, .. } = open.as_mut();
                 live.as_mut().map(|live| (session, live))
             }
             _ => None,

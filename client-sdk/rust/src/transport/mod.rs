@@ -78,7 +78,7 @@ pub(crate) enum Progress {
 pub(crate) struct Lost {
     /// For a person.
     pub(crate) why: String,
-    /// The server's word where it could say no frame: a number of spec/errors.md.
+    /// The server's word where it could say no frame: a number of spec/errors.md ([QUI-15]).
     pub(crate) code: Option<u32>,
 }
 
