@@ -111,6 +111,14 @@ impl Link {
         }
     }
 
+    /// The server was heard of on it.
+    pub(crate) fn is_answered(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Quic(link) => link.is_answered(),
+        }
+    }
+
     /// Bytes that wait to be written, to be appended to.
     pub(crate) fn output(&mut self) -> &mut BytesMut {
         match self {

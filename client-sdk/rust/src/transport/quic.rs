@@ -211,6 +211,11 @@ impl QuicLink {
         self.accepted.is_some() || self.reopening
     }
 
+    /// The server's part of the handshake has come.
+    pub(super) fn is_answered(&self) -> bool {
+        self.connection.handshake_data().is_some() && self.connection.close_reason().is_none()
+    }
+
     pub(super) fn output(&mut self) -> &mut BytesMut {
         &mut self.output
     }
