@@ -6,7 +6,10 @@ mod model;
 
 use model::{Faults, world::World};
 use talaria_client_core::{ask::Ask, event::Event, store::Store as _};
-use talaria_protocol::{ids::ConversationId, message::UserRef};
+use talaria_protocol::{
+    ids::ConversationId,
+    message::{Credit, UserRef},
+};
 
 fn subject(name: &str) -> UserRef {
     UserRef::Subject(name.into())
@@ -112,6 +115,7 @@ fn lanes_that_overtake_each_other_change_nothing() {
             let stats = device.engine.stats();
             assert_eq!(stats.chain_mismatches + stats.rewinds + stats.gaps, 0, "{stats:?}");
             assert_eq!(device.engine.entries_waiting(), 0);
+            assert_eq!(device.engine.in_hand(), Credit::default(), "all credit is given back");
         }
         // And after a log that went back.
         world.model.restart(5);
@@ -141,6 +145,8 @@ fn check_gaps(world: &World) -> u64 {
                     Event::Skipped { conversation, from, to } if conversation == id => {
                         left_out += to - from + 1;
                         all.extend(*from..=*to);
+                        let were = |seq| world.model.left_out.contains(&(device.id, *id, seq));
+                        assert!((*from..=*to).all(were), "{from} to {to} of {} were sent", device.subject);
                     }
                     _ => {}
                 }
@@ -169,6 +175,7 @@ fn gaps_on_streams_are_told_exactly() {
             let stats = device.engine.stats();
             assert_eq!((stats.chain_mismatches, stats.rewinds, stats.gaps), (0, 0, 0), "{stats:?}");
             assert_eq!(device.engine.entries_waiting(), 0);
+            assert_eq!(device.engine.in_hand(), Credit::default(), "all credit is given back");
         }
     }
     assert!(left_out > 1_000 && waited > 40, "{left_out} were left out, {waited} waited");

@@ -375,6 +375,11 @@ impl Engine {
         self.events.len()
     }
 
+    /// What came and is not off this device's hands: it waits for entries before it, for the store or for the app.
+    pub fn in_hand(&self) -> Credit {
+        self.in_hand
+    }
+
     /// More than half of the credit waits for the app: the server will soon be held back.
     pub fn is_pressed(&self) -> bool {
         let window = self.config.window;

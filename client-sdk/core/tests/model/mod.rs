@@ -99,6 +99,8 @@ pub struct Model {
     /// An entry of this seq is not sent, once: the server is broken.
     pub swallows: Option<u64>,
     pub pings: u64,
+    /// What each device was told that it does not get.
+    pub left_out: BTreeSet<(DeviceId, ConversationId, u64)>,
     pub dedup_hits: u64,
     pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
     /// What each Hello said of its app.
@@ -127,6 +129,7 @@ impl Model {
             lags: false,
             swallows: None,
             pings: 0,
+            left_out: BTreeSet::new(),
             dedup_hits: 0,
             acks: BTreeMap::new(),
             told_background: Vec::new(),
@@ -366,6 +369,8 @@ impl Model {
             let to = found.head() - newest;
             let chain = found.chain(to);
             session.session.send(&ServerFrame::Skipped { conversation, from: next, to, chain });
+            let device = session.user.as_ref().unwrap().1;
+            self.left_out.extend((next..=to).map(|seq| (device, conversation, seq)));
             next = to + 1;
         }
         session.resumed.insert(conversation, (next, false));
@@ -395,6 +400,7 @@ impl Model {
                         chain: conversation.chain(to),
                     };
                     session.session.send(&skipped);
+                    self.left_out.extend((*next..=to).map(|seq| (device, *id, seq)));
                     session.sent_up_to.insert(*id, to);
                     *next = to + 1;
                 }

@@ -61,7 +61,7 @@ pub struct Device {
     pub failed: BTreeMap<LocalId, SendFailure>,
     pub answers: HashMap<AskId, Result<Answer, AskError>>,
     queued: HashMap<LocalId, (ConversationId, String)>,
-    id: DeviceId,
+    pub id: DeviceId,
     window: Credit,
     wire: Option<Wire>,
     batch: Option<(u64, StoreBatch)>,
