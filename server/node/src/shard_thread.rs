@@ -122,7 +122,9 @@ impl ShardThread {
         };
         tokio::task::spawn_local(acceptor.run());
         let acceptor = QuicAcceptor {
-            endpoint: self.quic.open(0, self.quic_seed)?,
+            endpoints: self.quic,
+            shard: 0,
+            seed: self.quic_seed,
             admission: admission.clone(),
             context,
             phase: phase.clone(),

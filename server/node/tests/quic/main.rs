@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod bad;
+mod cost;
 mod early;
 mod flow;
 mod load;
+mod machine;
 mod migration;
 mod sessions;
 mod steering;

@@ -1,20 +1,27 @@
 //! The QUIC side of a shard: looks at first packets, finds a place, starts the connection's task. Never stops for what one
-//! connection does.
+//! connection does; an endpoint that the system takes away is opened again.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use quinn::{Endpoint, Incoming};
 use tokio::sync::watch;
 
 use super::{
+    Endpoints,
     connection::Connection,
     gate::{Gate, Verdict},
 };
-use crate::{lifecycle::Phase, metrics::DropReason, session_driver::SessionContext, transport::Admission};
+use crate::{
+    lifecycle::Phase, limits::ACCEPT_PAUSE, metrics::DropReason, session_driver::SessionContext,
+    transport::Admission,
+};
 
 /// What accepting needs.
 pub(crate) struct QuicAcceptor {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) shard: u16,
+    /// Of the next endpoint's connection ids.
+    pub(crate) seed: [u8; 32],
     pub(crate) admission: Rc<Admission>,
     pub(crate) context: Rc<SessionContext>,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -22,15 +29,28 @@ pub(crate) struct QuicAcceptor {
 
 impl QuicAcceptor {
     /// Accepts until the node drains; then new connections are refused, and the old ones go on.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut gate = Gate::new(Instant::now(), self.context.metrics.quic_handshakes.clone());
-        while let Some(incoming) = self.endpoint.accept().await {
+        loop {
+            match self.endpoints.open(self.shard, self.seed) {
+                Ok(endpoint) => self.accept(&endpoint, &mut gate).await,
+                Err(error) => tracing::error!(%error, "a QUIC endpoint could not be opened"),
+            }
+            // The system failed its socket: its connections are gone, and their clients come back.
+            self.seed = *blake3::hash(&self.seed).as_bytes();
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    /// Until the endpoint is lost.
+    async fn accept(&self, endpoint: &Endpoint, gate: &mut Gate) {
+        while let Some(incoming) = endpoint.accept().await {
             if *self.phase.borrow() != Phase::Serving {
                 incoming.refuse();
                 continue;
             }
             match gate.judge(Instant::now(), incoming.remote_address_validated()) {
-                Verdict::Accept => self.start(incoming, &gate),
+                Verdict::Accept => self.start(incoming, gate),
                 Verdict::Retry => {
                     self.context.metrics.quic_retried.increment(1);
                     if let Err(error) = incoming.retry() {

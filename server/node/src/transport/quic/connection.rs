@@ -334,7 +334,7 @@ impl Connection {
     }
 
     /// Says goodbye, and gives it some turns to leave the node.
-    async fn close(mut self, over: Over) {
+    async fn close(&mut self, over: Over) {
         let metrics = self.context.metrics.clone();
         let code = match over {
             Over::Ended if self.outbound.has_control() => NORMAL,

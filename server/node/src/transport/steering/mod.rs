@@ -2,7 +2,7 @@
 //! them gets a datagram is decided by the connection id in it, not by the client's address, so that a phone that changes
 //! its network keeps its connection. One rule, [`Steering`], is applied three times: by a program in the kernel
 //! ([`program`]), by the ids that a shard gives out ([`ids`]), and by the safety net ([`net`]) for what the kernel put
-//! elsewhere. Why so: spec/adr/0010-steering.md.
+//! elsewhere. Why so: spec/adr/0011-steering.md.
 //!
 //! Never here: what is inside a packet beyond its first ten bytes.
 

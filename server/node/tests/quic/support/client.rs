@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt,
     ZeroRttAccepted, crypto::rustls::QuicClientConfig,
@@ -81,6 +82,8 @@ pub(crate) struct QuicClient {
     /// Control, live, bulk.
     streams: [Option<(RecvStream, FrameDecoder)>; 3],
     unnamed: Vec<RecvStream>,
+    /// Frames that came, the last ones not yet parsed.
+    payloads: VecDeque<(Lane, Bytes)>,
     pub(crate) inbox: VecDeque<(Lane, ServerFrame)>,
     /// A stream is read only if this is set for its lane.
     pub(crate) reads: [bool; 3],
@@ -122,6 +125,7 @@ impl QuicClient {
             send,
             streams: [Some((receive, FrameDecoder::new(FRAME_BYTES_MAX))), None, None],
             unnamed: Vec::new(),
+            payloads: VecDeque::new(),
             inbox: VecDeque::new(),
             reads: [true; 3],
             last_request: 0,
@@ -145,17 +149,28 @@ impl QuicClient {
 
     /// The next frame of any stream that is read, or why there is none.
     pub(crate) async fn receive(&mut self) -> Result<(Lane, ServerFrame), ConnectionError> {
+        if let Some(next) = self.inbox.pop_front() {
+            return Ok(next);
+        }
+        let (lane, payload) = self.receive_payload().await?;
+        Ok((lane, ServerFrame::parse(payload).unwrap()))
+    }
+
+    /// The payload of the next frame.
+    pub(crate) async fn payload(&mut self) -> Bytes {
+        self.receive_payload().await.expect("the connection was closed").1
+    }
+
+    async fn receive_payload(&mut self) -> Result<(Lane, Bytes), ConnectionError> {
         soon(async {
             loop {
-                if let Some(next) = self.inbox.pop_front() {
+                if let Some(next) = self.payloads.pop_front() {
                     return Ok(next);
                 }
-                let Self { connection, streams, unnamed, inbox, reads, .. } = self;
+                let Self { connection, streams, unnamed, payloads, reads, .. } = self;
                 tokio::select! {
                     biased;
-                    ended = poll_fn(|cx| poll_streams(streams, unnamed, inbox, *reads, cx)) => {
-                        assert!(!ended, "the control stream ends with its connection");
-                    }
+                    () = poll_fn(|cx| poll_streams(streams, unnamed, payloads, *reads, cx)) => {}
                     stream = connection.accept_uni() => unnamed.push(stream?),
                 }
             }
@@ -272,14 +287,14 @@ pub(crate) fn application_code(error: &ConnectionError) -> u64 {
 
 type Streams = [Option<(RecvStream, FrameDecoder)>; 3];
 
-/// Ready when frames came (`false`), or the control stream ended (`true`).
+/// Ready when bytes came, or a stream ended.
 fn poll_streams(
     streams: &mut Streams,
     unnamed: &mut Vec<RecvStream>,
-    inbox: &mut VecDeque<(Lane, ServerFrame)>,
+    payloads: &mut VecDeque<(Lane, Bytes)>,
     reads: [bool; 3],
     cx: &mut std::task::Context<'_>,
-) -> Poll<bool> {
+) -> Poll<()> {
     for index in (0..unnamed.len()).rev() {
         let mut first = [0];
         if let Poll::Ready(Ok(1)) = unnamed[index].poll_read(cx, &mut first) {
@@ -299,15 +314,15 @@ fn poll_streams(
             Poll::Ready(Ok(0) | Err(_)) if lane == Lane::Control => {
                 streams[0] = None;
                 // The connection's end follows, and says why.
-                return Poll::Ready(false);
+                return Poll::Ready(());
             }
             Poll::Ready(Ok(0) | Err(_)) => streams[lane as usize] = None,
             Poll::Ready(Ok(count)) => {
                 decoder.extend(&buffer[..count]);
                 while let Some(payload) = decoder.poll_frame().unwrap() {
-                    inbox.push_back((lane, ServerFrame::parse(payload).unwrap()));
+                    payloads.push_back((lane, payload));
                 }
-                return Poll::Ready(false);
+                return Poll::Ready(());
             }
         }
     }
