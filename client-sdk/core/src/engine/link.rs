@@ -267,7 +267,8 @@ impl Engine {
         self.on_end(now, code, message, reconnect_after_ms, true);
     }
 
-    /// The server ended the session: reconnect by itself only where the code's row allows it ([SES-31], [ERR-5]).
+    /// The server ended the session: reconnect by itself only where the code's row allows it ([SES-31], [ERR-5]). A
+    /// `redirect` is not followed yet ([SES-34]): the configured address leads on.
     fn on_end(&mut self, now: Millis, code: u32, message: String, after_ms: u32, unknown_retryable: bool) {
         self.lose(now);
         self.effects.push_back(Effect::Disconnect(None));
