@@ -25,7 +25,7 @@ use talaria_protocol::{
     },
     session::{
         Lane, Millis,
-        client::{ClientEvent, CloseReason, TooManyRequests},
+        client::{self, ClientEvent, ClientSession, CloseReason, TooManyRequests},
         server::{Config, ServerEvent, ServerSession},
     },
 };
@@ -189,6 +189,25 @@ fn frames_are_small_before_welcome_and_larger_after() {
     pair.client.request(pair.now, Request::Send(send)).unwrap();
     pair.run(1);
     assert_eq!(pair.take_requests().len(), 1);
+}
+
+#[test]
+fn one_request_may_go_behind_the_hello_and_is_answered_after_welcome() {
+    let mut client = ClientSession::new(Millis(0), hello(), client::Config::default());
+    let early = client.request_early(list()).unwrap();
+    assert_eq!(client.request_early(list()), None, "one");
+    assert_eq!(client.requests_in_flight(), 0, "it counts from Welcome on");
+    for expected in ["Hello", "Request"] {
+        let frame = ClientFrame::parse(strip(&client.poll_transmit().unwrap())).unwrap();
+        assert!(format!("{frame:?}").starts_with(expected), "{frame:?}");
+    }
+    client.handle_frame(Millis(1), strip(&ServerFrame::Welcome(Box::new(welcome(Millis(1)))).encode()));
+    assert_eq!((client.requests_in_flight(), client.request_early(list())), (1, None));
+    assert_ne!(client.request(Millis(1), list()).unwrap(), early);
+    client.handle_frame(Millis(2), strip(&answer(early).encode()));
+    assert!(matches!(client.poll_event(), Some(ClientEvent::Welcome(_))));
+    assert_eq!(client.poll_event(), Some(ClientEvent::Frame(answer(early))));
+    assert_eq!(client.requests_in_flight(), 1);
 }
 
 #[test]

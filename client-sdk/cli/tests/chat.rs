@@ -48,6 +48,17 @@ fn two_scripts_talk() {
     assert!(alice.iter().any(|line| line.ends_with("] bob: who's there?")), "{alice:?}");
     assert_eq!(alice.iter().filter(|line| line.starts_with('✓')).count(), 2, "{alice:?}");
 
+    // By hand: a transport, and another network on the way.
+    for (transport, name) in [("auto", "QUIC"), ("quic", "QUIC"), ("tcp", "TCP")] {
+        let args = ["--with", "bob", "--transport", transport];
+        let script = "/network wifi:home\nstill here\n/who\n/network\nand here\n";
+        let output = chat(&node, "alice", &at_alice, &args, script).wait_with_output().unwrap();
+        assert_eq!(lines(&output).iter().filter(|line| line.starts_with('✓')).count(), 2, "{output:?}");
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert!(notes.contains(&format!("you are alice over {name}, in bob")), "{transport}: {notes}");
+        assert!(notes.contains("in the network wifi:home"), "{notes}");
+    }
+
     // The same device once more, with nothing kept: all of it comes again, its own words too.
     let again = chat(&node, "alice", &at_alice, &["--with", "bob", "--for", "2"], "/members\n");
     let again = lines(&again.wait_with_output().unwrap());

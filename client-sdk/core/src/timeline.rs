@@ -40,7 +40,7 @@ pub const LEFT_OUT_MAX: usize = 8;
 pub enum Streams {
     /// In the order in which it was sent: TCP.
     One,
-    /// Live entries may overtake others, and what is said of the session may overtake both: QUIC.
+    /// Live entries may overtake others, and what is said of the session may overtake both: QUIC ([QUI-23]).
     Many,
 }
 

@@ -3,7 +3,7 @@
 
 mod model;
 
-use model::world::World;
+use model::world::{TICK_MS, World};
 use talaria_client_core::{
     ask::{Answer, Ask, AskError},
     engine::{Connection, StopReason, TokenError},
@@ -142,6 +142,27 @@ fn an_idle_app_in_the_background_waits_and_one_that_comes_to_the_front_does_not(
     changed(&mut world);
     world.settle();
     assert!(world.model.told_background.contains(&true), "the server was told");
+}
+
+#[test]
+fn with_streams_what_changed_is_asked_with_the_hello() {
+    for (lanes, round_trips) in [(None, 3), (Some([1; 3]), 2)] {
+        let (mut world, conversation) = pair();
+        world.store_ms_max = 0;
+        // A round trip of 200 ms.
+        world.slow_up_ms = 200;
+        world.lanes_ms_max = lanes;
+        world.cut(ALICE);
+        let local_id = world.send(ALICE, conversation, "waits");
+        let now = world.now;
+        world.devices[ALICE].engine.handle_retry(now);
+        let mut took_ms = 0;
+        while !world.devices[ALICE].acknowledged.contains_key(&local_id) {
+            world.tick();
+            took_ms += TICK_MS;
+        }
+        assert_eq!((took_ms + 100) / 200, round_trips, "{took_ms} ms");
+    }
 }
 
 #[test]

@@ -5,8 +5,11 @@
 mod model;
 
 use model::{Faults, world::World};
-use talaria_client_core::ask::Ask;
-use talaria_protocol::{ids::ConversationId, message::UserRef};
+use talaria_client_core::{ask::Ask, event::Event, store::Store as _};
+use talaria_protocol::{
+    ids::ConversationId,
+    message::{Credit, UserRef},
+};
 
 fn subject(name: &str) -> UserRef {
     UserRef::Subject(name.into())
@@ -36,7 +39,10 @@ fn storm(seed: u64, steps: u64, crashes: bool) -> World {
 }
 
 fn storm_with(seed: u64, steps: u64, crashes: bool, lanes_ms_max: Option<[u64; 3]>) -> World {
-    let (mut world, conversations) = world_with(seed, lanes_ms_max);
+    storm_in(world_with(seed, lanes_ms_max), steps, crashes)
+}
+
+fn storm_in((mut world, conversations): (World, Vec<ConversationId>), steps: u64, crashes: bool) -> World {
     world.model.faults = Faults { busy: 60, unknown: 30, cut_after_append: 20 };
     for step in 0..steps {
         let device = world.below(4) as usize;
@@ -61,6 +67,7 @@ fn storm_with(seed: u64, steps: u64, crashes: bool, lanes_ms_max: Option<[u64; 3
         }
     }
     world.model.faults = Faults::default();
+    world.model.lags = false;
     world.devices.iter_mut().for_each(|device| device.offline = false);
     world.settle();
     world
@@ -108,6 +115,7 @@ fn lanes_that_overtake_each_other_change_nothing() {
             let stats = device.engine.stats();
             assert_eq!(stats.chain_mismatches + stats.rewinds + stats.gaps, 0, "{stats:?}");
             assert_eq!(device.engine.entries_waiting(), 0);
+            assert_eq!(device.engine.in_hand(), Credit::default(), "all credit is given back");
         }
         // And after a log that went back.
         world.model.restart(5);
@@ -117,6 +125,60 @@ fn lanes_that_overtake_each_other_change_nothing() {
         world.check_logs();
     }
     assert!(waited > 40, "entries did wait for others: {waited}");
+}
+
+/// Every entry is held, or was told to be left out: once, and exactly.
+fn check_gaps(world: &World) -> u64 {
+    let mut left_out = 0;
+    for device in &world.devices {
+        for (id, conversation) in &world.model.conversations {
+            if !conversation.members.iter().any(|(peer, _)| peer.subject == device.subject) {
+                continue;
+            }
+            let held = device.store.entries(*id, 1, usize::MAX).unwrap();
+            for held in &held {
+                assert_eq!(held.chain, conversation.chain(held.entry.seq), "chain of seq {}", held.entry.seq);
+            }
+            let mut all: Vec<_> = held.iter().map(|held| held.entry.seq).collect();
+            for event in &device.events {
+                match event {
+                    Event::Skipped { conversation, from, to } if conversation == id => {
+                        left_out += to - from + 1;
+                        all.extend(*from..=*to);
+                        let were = |seq| world.model.left_out.contains(&(device.id, *id, seq));
+                        assert!((*from..=*to).all(were), "{from} to {to} of {} were sent", device.subject);
+                    }
+                    _ => {}
+                }
+            }
+            all.sort_unstable();
+            assert_eq!(all, (1..=conversation.head()).collect::<Vec<_>>(), "{}", device.subject);
+        }
+    }
+    left_out
+}
+
+/// What is left out, too, comes before and after entries that it does not belong to.
+#[test]
+fn gaps_on_streams_are_told_exactly() {
+    let (mut left_out, mut waited) = (0, 0);
+    for seed in 400..440 {
+        let lanes = [[20, 20, 400], [400, 20, 20], [20, 400, 20], [100, 100, 100]][seed as usize % 4];
+        let (mut world, conversations) = world_with(seed, Some(lanes));
+        world.model.newest_only = Some(15);
+        world.model.lags = true;
+        let world = storm_in((world, conversations), 1_000, false);
+        left_out += check_gaps(&world);
+        world.check_messages();
+        waited += world.waited_max;
+        for device in &world.devices {
+            let stats = device.engine.stats();
+            assert_eq!((stats.chain_mismatches, stats.rewinds, stats.gaps), (0, 0, 0), "{stats:?}");
+            assert_eq!(device.engine.entries_waiting(), 0);
+            assert_eq!(device.engine.in_hand(), Credit::default(), "all credit is given back");
+        }
+    }
+    assert!(left_out > 1_000 && waited > 40, "{left_out} were left out, {waited} waited");
 }
 
 #[test]

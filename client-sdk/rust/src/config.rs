@@ -159,12 +159,12 @@ impl ClientConfig {
         self
     }
 
-    /// Whether a QUIC connection to a server that is known from before says its hello with the first packet (0-RTT): a
-    /// round trip is saved. True by default.
+    /// Whether a QUIC connection to a server that is known from before says its hello, and asks what has changed, with
+    /// the first packet (0-RTT): a round trip is saved. True by default.
     ///
     /// Whoever records that packet can send it once more. It takes no session over, for a server waits with that until
-    /// the handshake proves who sent it, and nothing but the hello goes this way. It is not forward secret: who later
-    /// steals the session's keys from the memory of this device or the server can read the hello, with its token.
+    /// the handshake proves who sent it, and nothing else goes this way: no message does. It is not forward secret: who
+    /// later steals the session's keys from the memory of this device or the server can read the hello, with its token.
     #[must_use]
     pub fn early_data(mut self, early_data: bool) -> Self {
         self.early_data = early_data;

@@ -233,6 +233,8 @@ pub struct ClientSession {
     state: State,
     began: Millis,
     ping_every: Duration,
+    /// A request that was sent behind the hello.
+    early: Option<RequestId>,
     protocol: (u32, u32),
     next_request_id: u64,
     next_nonce: u64,
@@ -259,6 +261,7 @@ impl ClientSession {
             state: State::AwaitingWelcome { deadline: now.after(config.welcome_timeout) },
             began: now,
             ping_every: Duration::MAX,
+            early: None,
             protocol,
             next_request_id: 1,
             next_nonce: 1,
@@ -313,6 +316,19 @@ impl ClientSession {
         let request_id = self.begin_request()?;
         self.transmit_frame(now, &ClientFrame::Request(request_id, request));
         Ok(request_id)
+    }
+
+    /// Sends a request behind the hello, without waiting for `Welcome`: one, where the connection allows it ([QUI-10]).
+    /// `None` when there is one, or `Welcome` came.
+    pub fn request_early(&mut self, request: Request) -> Option<RequestId> {
+        if !matches!(self.state, State::AwaitingWelcome { .. }) || self.early.is_some() {
+            return None;
+        }
+        let request_id = RequestId::new(self.next_request_id)?;
+        self.next_request_id += 1;
+        self.early = Some(request_id);
+        self.transmit.push(ClientFrame::Request(request_id, request).encode());
+        Some(request_id)
     }
 
     /// Renews the token; answered as a request is.
@@ -548,7 +564,7 @@ impl ClientSession {
             keepalive: Duration::from_millis(welcome.keepalive_ms.into()),
             requests_in_flight_max: welcome.limits.requests_in_flight_max as usize,
             cursors_per_resume_max: welcome.limits.cursors_per_resume_max as usize,
-            in_flight: Vec::new(),
+            in_flight: self.early.take().into_iter().collect(),
             last_heard: now,
             last_sent: now,
             last_ping: now,

@@ -8,7 +8,7 @@ use talaria_protocol::{
     frame::FrameError,
     limits::PROTOCOL_VERSION,
     message::{
-        Role,
+        RequestId, Role,
         client::{Hello, Token},
         server::{GoAway, Refused, Welcome},
     },
@@ -138,8 +138,12 @@ impl Engine {
         };
         self.connection += 1;
         self.streams = streams;
-        let session = ClientSession::new(now, hello, SessionConfig::default());
-        self.link = Link::Open(Box::new(Open { session, live: None }));
+        let mut session = ClientSession::new(now, hello, SessionConfig::default());
+        let early_sync = match streams {
+            Streams::One => None,
+            Streams::Many => early_sync(now, &mut session, Sync::new(self.sync_token)),
+        };
+        self.link = Link::Open(Box::new(Open { session, live: None, early_sync }));
         self.set_pings();
     }
 
@@ -236,11 +240,12 @@ impl Engine {
         let Link::Open(open) = &mut self.link else { return };
         let lifetime_ms = welcome.token_expires_ms.saturating_sub(welcome.hlc.unix_ms());
         let lifetime = Duration::from_millis(lifetime_ms);
+        let early = open.early_sync.take();
         open.live = Some(Live {
             since: now,
             welcome,
-            requests: std::collections::HashMap::new(),
-            sync: Sync::new(self.sync_token),
+            requests: early.iter().map(|(id, _)| (*id, Purpose::Sync)).collect(),
+            sync: early.map_or_else(|| Sync::new(self.sync_token), |(_, sync)| sync),
             reauth_at: Some(now.after(renewal_delay(lifetime))),
         });
         self.token_is_new = false;
@@ -261,7 +266,8 @@ impl Engine {
         self.on_end(now, code, message, reconnect_after_ms, true);
     }
 
-    /// The server ended the session: reconnect by itself only where the code's row allows it ([SES-31], [ERR-5]).
+    /// The server ended the session: reconnect by itself only where the code's row allows it ([SES-31], [ERR-5]). A
+    /// `redirect` is not followed yet ([SES-34]): the configured address leads on.
     fn on_end(&mut self, now: Millis, code: u32, message: String, after_ms: u32, unknown_retryable: bool) {
         self.lose(now);
         self.effects.push_back(Effect::Disconnect(None));
@@ -376,4 +382,12 @@ impl Engine {
         live.reauth_at = Some(now.after(renewal_delay(lifetime)));
         self.token_expires_at = Some(now.after(lifetime));
     }
+}
+
+/// Asks what has changed with the packet that says hello: a round trip less before messages go out. It only reads, so
+/// that whoever repeats the packet learns and changes nothing ([QUI-22]).
+fn early_sync(now: Millis, session: &mut ClientSession, mut sync: Sync) -> Option<(RequestId, Sync)> {
+    let request_id = session.request_early(sync.next_request(now)?)?;
+    sync.on_asked();
+    Some((request_id, sync))
 }

@@ -219,6 +219,8 @@ enum Link {
 struct Open {
     session: ClientSession,
     live: Option<Live>,
+    /// What was asked before `Welcome`.
+    early_sync: Option<(RequestId, Sync)>,
 }
 
 /// What is known since `Welcome`.
@@ -373,6 +375,11 @@ impl Engine {
         self.events.len()
     }
 
+    /// What came and is not off this device's hands: it waits for entries before it, for the store or for the app.
+    pub fn in_hand(&self) -> Credit {
+        self.in_hand
+    }
+
     /// More than half of the credit waits for the app: the server will soon be held back.
     pub fn is_pressed(&self) -> bool {
         let window = self.config.window;
@@ -414,7 +421,7 @@ impl Engine {
     fn live(&mut self) -> Option<(&mut ClientSession, &mut Live)> {
         match &mut self.link {
             Link::Open(open) => {
-                let Open { session, live } = open.as_mut();
+                let Open { session, live, .. } = open.as_mut();
                 live.as_mut().map(|live| (session, live))
             }
             _ => None,

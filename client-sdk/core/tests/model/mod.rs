@@ -94,9 +94,13 @@ pub struct Model {
     pub refuse_next: std::collections::VecDeque<ErrorCode>,
     /// Leave out all but so many of the newest entries at resume.
     pub newest_only: Option<u64>,
+    /// Sessions fall behind again and again; what they lack is left out but for the last.
+    pub lags: bool,
     /// An entry of this seq is not sent, once: the server is broken.
     pub swallows: Option<u64>,
     pub pings: u64,
+    /// What each device was told that it does not get.
+    pub left_out: BTreeSet<(DeviceId, ConversationId, u64)>,
     pub dedup_hits: u64,
     pub acks: BTreeMap<(DeviceId, ConversationId), u64>,
     /// What each Hello said of its app.
@@ -122,8 +126,10 @@ impl Model {
             faults: Faults::default(),
             refuse_next: Default::default(),
             newest_only: None,
+            lags: false,
             swallows: None,
             pings: 0,
+            left_out: BTreeSet::new(),
             dedup_hits: 0,
             acks: BTreeMap::new(),
             told_background: Vec::new(),
@@ -363,6 +369,8 @@ impl Model {
             let to = found.head() - newest;
             let chain = found.chain(to);
             session.session.send(&ServerFrame::Skipped { conversation, from: next, to, chain });
+            let device = session.user.as_ref().unwrap().1;
+            self.left_out.extend((next..=to).map(|seq| (device, conversation, seq)));
             next = to + 1;
         }
         session.resumed.insert(conversation, (next, false));
@@ -380,6 +388,22 @@ impl Model {
                     continue;
                 }
                 let Some((next, caught_up)) = session.resumed.get_mut(id) else { continue };
+                if self.lags && *caught_up && conversation.head() >= *next && conversation.head() % 16 < 8 {
+                    let to = conversation.head() - 1;
+                    if to < *next + 5 {
+                        continue;
+                    }
+                    let skipped = ServerFrame::Skipped {
+                        conversation: *id,
+                        from: *next,
+                        to,
+                        chain: conversation.chain(to),
+                    };
+                    session.session.send(&skipped);
+                    self.left_out.extend((*next..=to).map(|seq| (device, *id, seq)));
+                    session.sent_up_to.insert(*id, to);
+                    *next = to + 1;
+                }
                 while *next <= conversation.head() {
                     if self.swallows.take_if(|seq| *seq == *next).is_some() {
                         *next += 1;

@@ -61,7 +61,7 @@ pub struct Device {
     pub failed: BTreeMap<LocalId, SendFailure>,
     pub answers: HashMap<AskId, Result<Answer, AskError>>,
     queued: HashMap<LocalId, (ConversationId, String)>,
-    id: DeviceId,
+    pub id: DeviceId,
     window: Credit,
     wire: Option<Wire>,
     batch: Option<(u64, StoreBatch)>,
@@ -77,6 +77,8 @@ pub struct World {
     pub rng: Rng,
     pub delay_ms_max: u64,
     pub store_ms_max: u64,
+    /// Added to the way to the server.
+    pub slow_up_ms: u64,
     /// Connections have a stream for each lane, and these are the greatest delays of each: control, live, bulk.
     pub lanes_ms_max: Option<[u64; 3]>,
     /// Most entries that ever waited for others on a device.
@@ -94,6 +96,7 @@ impl World {
             rng: Rng::new(bytes),
             delay_ms_max: 20,
             store_ms_max: 10,
+            slow_up_ms: 0,
             lanes_ms_max: None,
             waited_max: 0,
         }
@@ -389,7 +392,8 @@ impl World {
 
     /// Does what an engine asks for.
     fn drive(&mut self, index: usize) {
-        let (delay, store_delay) = (1 + self.below(self.delay_ms_max), self.below(self.store_ms_max + 1));
+        let delay = 1 + self.slow_up_ms + self.below(self.delay_ms_max);
+        let store_delay = self.below(self.store_ms_max + 1);
         let now = self.now;
         loop {
             let device = &mut self.devices[index];

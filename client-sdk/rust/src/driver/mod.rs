@@ -101,7 +101,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     origin: Instant,
     link: Option<Link>,
-    /// Its last connection's farewell may not have left.
+    /// At the end: the last connection's farewell may not have left.
     parting: Option<Endpoint>,
     jobs: Jobs,
     waiting: Waiting,
@@ -325,6 +325,12 @@ impl Driver {
     /// A link that works, or one that may; or no link at all.
     fn on_dialled(&mut self, dialled: io::Result<Link>) {
         let now = self.now();
+        if self.link.as_ref().is_some_and(Link::is_answered) {
+            // Just in time. A second hello could arrive before the end of the first one's handshake, and the device would
+            // be taken over by itself.
+            self.jobs.race = None;
+            return;
+        }
         self.drop_link();
         match dialled {
             Ok(link) => {
@@ -382,9 +388,7 @@ impl Driver {
     }
 
     fn drop_link(&mut self) {
-        if let Some(endpoint) = self.link.take().and_then(Link::close) {
-            self.parting = Some(endpoint);
-        }
+        self.parting = self.link.take().and_then(Link::close).filter(|_| self.end.is_some());
     }
 
     fn on_network_changed(&mut self, network: Option<String>) {

@@ -78,7 +78,7 @@ pub(crate) enum Progress {
 pub(crate) struct Lost {
     /// For a person.
     pub(crate) why: String,
-    /// The server's word where it could say no frame: a number of spec/errors.md.
+    /// The server's word where it could say no frame: a number of spec/errors.md ([QUI-15]).
     pub(crate) code: Option<u32>,
 }
 
@@ -108,6 +108,14 @@ impl Link {
         match self {
             Self::Tcp(_) => false,
             Self::Quic(link) => link.is_provisional(),
+        }
+    }
+
+    /// The server was heard of on it.
+    pub(crate) fn is_answered(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Quic(link) => link.is_answered(),
         }
     }
 

@@ -19,7 +19,7 @@ use quinn::{
 };
 use talaria_protocol::{
     frame::FrameDecoder,
-    limits::{ALPN, FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_WELCOME, HANDSHAKE_TIMEOUT},
+    limits::{ALPN, FRAME_BYTES_MAX_BEFORE_WELCOME, HANDSHAKE_TIMEOUT},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -30,21 +30,22 @@ use tokio::{
 use super::{Lost, Progress, optional, tls::Roots};
 use crate::error::ConfigError;
 
-/// The first byte of a stream.
+/// The first byte of a stream ([QUI-5]).
 const CONTROL: u8 = 1;
 const LIVE: u8 = 2;
 const BULK: u8 = 3;
-/// Says that a stream's type is not known.
+/// Says that a stream's type is not known ([QUI-8]).
 const UNKNOWN_STREAM: u32 = 0x10;
-/// How a connection ends that nothing is wrong with.
+/// How a connection ends that nothing is wrong with ([QUI-14]).
 const CLOSE_NORMAL: u32 = 0;
 
 /// Streams that the server may have open: its two, and some of newer types until they are refused.
 const STREAMS_MAX: u32 = 8;
-/// Bytes of one stream that may be on their way: a frame, and as much again while it is read.
-const STREAM_BYTES_MAX: u32 = 2 * FRAME_BYTES_MAX as u32;
-/// Bytes of all streams likewise.
-const CONNECTION_BYTES_MAX: u32 = 2 * STREAM_BYTES_MAX;
+/// Bytes of one stream that may be on their way: what a phone's line holds, and no more, for live entries queue behind
+/// a backfill that is on its way.
+const STREAM_BYTES_MAX: u32 = 1024 * 1024;
+/// Bytes of all streams: more than one can take ([QUI-26]).
+const CONNECTION_BYTES_MAX: u32 = 3 * STREAM_BYTES_MAX;
 /// Bytes of datagrams that nobody reads yet; the oldest make room.
 const DATAGRAM_BYTES_MAX: usize = 16 * 1024;
 /// Addresses of a server that are tried, one after another.
@@ -210,6 +211,11 @@ impl QuicLink {
         self.accepted.is_some() || self.reopening
     }
 
+    /// The server's part of the handshake has come.
+    pub(super) fn is_answered(&self) -> bool {
+        self.connection.handshake_data().is_some() && self.connection.close_reason().is_none()
+    }
+
     pub(super) fn output(&mut self) -> &mut BytesMut {
         &mut self.output
     }
@@ -277,7 +283,7 @@ impl QuicLink {
         }
     }
 
-    /// The server is there. Without the early data, everything begins again on a new control stream.
+    /// The server is there. Without the early data, everything begins again on a new control stream ([QUI-19]).
     fn on_handshake(&mut self, was_accepted: bool) -> Option<Progress> {
         if self.connection.close_reason().is_some() {
             return Some(Progress::Lost(self.reason()));
