@@ -6,6 +6,7 @@
 //! it wants to hold: that bounds what a peer who does not read can cost. Nothing here reads a clock.
 
 pub mod client;
+mod credit_window;
 mod lanes;
 pub mod server;
 
