@@ -129,22 +129,28 @@ impl ShardHost {
         tracing::warn!(shard = self.ports.shard.0, incarnation, "the shard has begun anew");
     }
 
-    /// Tells the core of other shards that have begun anew.
+    /// Tells the core of other shards that have begun anew, after the answers that came before it.
     pub(super) fn observe_restarts(&self) {
+        let mut later = Vec::new();
         for number in 0..self.ports.mailboxes.shards() {
             let shard = ShardId(number);
             let incarnation = self.ports.mailboxes.incarnation(shard);
             if shard == self.ports.shard || incarnation == self.known_incarnation(shard) {
                 continue;
             }
-            self.restarts.borrow_mut().known[usize::from(number)] = incarnation;
-            // Answers of the old one must be out before the core asks anew, or the new ones might find no place.
+            // All answers of the old one are in the mailbox by now. Their places must be free when the core asks anew.
             for _ in 0..self.mailbox().len(PeerClass::Answer) {
-                if let Some(envelope) = self.mailbox().take(PeerClass::Answer) {
-                    self.deliver(envelope);
+                match self.mailbox().take(PeerClass::Answer) {
+                    Some(envelope) if envelope.incarnation > self.known_incarnation(envelope.from) => {
+                        later.push(envelope);
+                    }
+                    Some(envelope) => self.deliver(envelope),
+                    None => break,
                 }
             }
+            self.restarts.borrow_mut().known[usize::from(number)] = incarnation;
             self.handle(Input::Restarted { shard, incarnation });
         }
+        later.into_iter().for_each(|envelope| self.deliver(envelope));
     }
 }
