@@ -18,6 +18,7 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Du
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use client::Transport;
 use node::Node;
@@ -95,8 +96,15 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let mut node = find_node(&args)?;
     let run = async {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
         let scenario = tokio::time::timeout(SCENARIO_MAX, run(&mut node, args.transport, &args.scenario));
-        scenario.await.context("the scenario takes too long")?
+        // A signal ends it as an error does: its node and its herd go with it.
+        tokio::select! {
+            report = scenario => report.context("the scenario takes too long")?,
+            _ = term.recv() => bail!("told to end"),
+            _ = int.recv() => bail!("told to end"),
+        }
     };
     let report = runtime.block_on(run);
     for warning in node.warnings() {
