@@ -1,6 +1,6 @@
 //! What a server sends, sorted by urgency, so that a backfill never delays a live message: one queue a lane. QUIC has a
 //! stream for each; on TCP the most urgent goes first. Entries of one conversation leave in their order all the same: while
-//! some of it wait in the bulk lane, its live ones go behind them. spec/session.md, [SES-31] to [SES-33].
+//! some of it wait in the bulk lane, its live ones go behind them. spec/session.md, [SES-54] to [SES-56].
 
 use std::collections::HashMap;
 

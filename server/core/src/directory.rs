@@ -1,91 +1,79 @@
-//! Who is connected: users, their devices, their sessions. A user's sessions open one after the other, since each
-//! may give the device its number.
+//! Who is connected to this shard: its sessions, those that are opening, and their users.
 
-use std::collections::{HashMap, VecDeque};
+use std::{collections::HashMap, sync::Arc};
 
-use talaria_protocol::{
-    ids::{DeviceId, UserId},
-    message::{Credit, Role},
-};
+use talaria_protocol::{ids::UserId, message::Credit};
 
 use crate::{
     effect::{Identity, SessionKey},
+    peer::ShardId,
     session::Session,
+    session_directory::{Presence, SessionDirectory},
 };
 
-/// A session that waits to be opened.
-#[derive(Clone, Debug)]
+/// A session whose user's home was asked to open it.
+#[derive(Debug)]
 pub(crate) struct Opening {
-    pub(crate) session: SessionKey,
     pub(crate) identity: Identity,
     pub(crate) credit: Credit,
-}
-
-/// A user with sessions, or with some that are opening.
-#[derive(Debug, Default)]
-pub(crate) struct User {
-    pub(crate) sessions: Vec<SessionKey>,
-    /// The first is being opened, the others wait.
-    pub(crate) opening: VecDeque<Opening>,
+    pub(crate) confirmed: bool,
+    /// Another has its place already: that was heard before the answer.
+    pub(crate) taken_over: bool,
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) sessions: HashMap<SessionKey, Session>,
-    pub(crate) users: HashMap<UserId, User>,
-    /// Sessions that are opening → their users.
-    pub(crate) opening: HashMap<SessionKey, UserId>,
+    pub(crate) opening: HashMap<SessionKey, Opening>,
+    users: HashMap<UserId, Vec<SessionKey>>,
+    presence: Presence,
 }
 
 impl Directory {
-    /// The user's sessions, of all devices.
-    pub(crate) fn of_user(&self, user: UserId) -> &[SessionKey] {
-        self.users.get(&user).map_or(&[], |user| &user.sessions)
-    }
-
-    /// Shows all sessions of a device, of whatever role.
-    pub(crate) fn of_device(&mut self, user: UserId, device: DeviceId, mut show: impl FnMut(&mut Session)) {
-        let Some(user) = self.users.get(&user) else { return };
-        for key in &user.sessions {
-            if let Some(session) =
-                self.sessions.get_mut(key).filter(|session| session.identity.device == device)
-            {
-                show(session);
-            }
+    pub(crate) fn new(node: Arc<SessionDirectory>, shard: ShardId, incarnation: u32) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            opening: HashMap::new(),
+            users: HashMap::new(),
+            presence: Presence::new(node, shard, incarnation),
         }
     }
 
-    /// The session that a new one of the same device and role takes over.
-    pub(crate) fn holder(&self, user: UserId, device: DeviceId, role: Role) -> Option<SessionKey> {
-        self.of_user(user).iter().copied().find(|key| {
-            self.sessions
-                .get(key)
-                .is_some_and(|session| session.identity.device == device && session.identity.role == role)
-        })
+    /// All shards' sessions.
+    pub(crate) fn node(&self) -> &SessionDirectory {
+        self.presence.directory()
     }
 
-    /// Enters a session.
+    /// The user's sessions here, of all devices.
+    pub(crate) fn of_user(&self, user: UserId) -> &[SessionKey] {
+        self.users.get(&user).map_or(&[], |sessions| sessions)
+    }
+
+    /// Users with sessions here.
+    pub(crate) fn users(&self) -> impl Iterator<Item = UserId> {
+        self.users.keys().copied()
+    }
+
+    /// Enters a session, in the node's directory first: whatever is scanned for it is scanned later.
     pub(crate) fn insert(&mut self, key: SessionKey, session: Session) {
-        self.users.entry(session.identity.user).or_default().sessions.push(key);
+        let user = session.identity.user;
+        self.presence.enter(user);
+        self.users.entry(user).or_default().push(key);
         self.sessions.insert(key, session);
     }
 
-    /// Takes a session out; its user too, when it was the last and none is opening.
+    /// Takes a session out; its user too, when it was the last.
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.sessions.remove(&key)?;
         let user = session.identity.user;
-        if let Some(entry) = self.users.get_mut(&user) {
-            entry.sessions.retain(|other| *other != key);
+        if let Some(sessions) = self.users.get_mut(&user) {
+            sessions.retain(|other| *other != key);
+            if sessions.is_empty() {
+                self.users.remove(&user);
+            }
         }
-        self.forget_if_idle(user);
+        self.presence.leave(user);
         Some(session)
-    }
-
-    /// Drops a user who has no session and none that is opening.
-    pub(crate) fn forget_if_idle(&mut self, user: UserId) {
-        if self.users.get(&user).is_some_and(|user| user.sessions.is_empty() && user.opening.is_empty()) {
-            self.users.remove(&user);
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! An entry on its way to many sessions: encoded once for all, once more, without the content, for the device
-//! that sent it, and never more often than someone needs it.
+//! An entry on its way to many sessions: encoded once for all, once more, without the content, for the device that sent
+//! it, and not at all when nobody is there. A shard gets it once, with the list of its users who see it.
 
 use bytes::Bytes;
 use talaria_protocol::{
@@ -40,32 +40,56 @@ pub(crate) fn entry_for(stored: &StoredEntry, sight: Sight) -> Entry {
 /// An encoded `Deliver` and what it costs in entry bytes.
 pub(crate) type Encoded = (Bytes, u64);
 
-/// See the module.
-pub(crate) struct FanOut<'a> {
-    pub(crate) conversation: ConversationId,
-    pub(crate) entry: &'a StoredEntry,
-    /// Of a message: the device that has the content already.
-    author: Option<(UserId, u32)>,
-    full: Option<Encoded>,
-    own: Option<Encoded>,
+/// A device, by its user and its small number.
+pub(crate) type Author = (UserId, u32);
+
+fn encode(conversation: ConversationId, stored: &StoredEntry, sight: Sight) -> Encoded {
+    let entry = entry_for(stored, sight);
+    (encode_deliver(conversation, &entry), entry.encoded_len() as u64)
 }
 
-impl<'a> FanOut<'a> {
+/// A durable entry, encoded. Clones share the frames.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveEntry {
+    pub(crate) conversation: ConversationId,
+    pub(crate) seq: u64,
+    /// In which it became durable.
+    pub(crate) commit: u64,
+    full: Encoded,
+    /// Of a message: for the device that has the content already.
+    own: Option<(Author, Encoded)>,
+}
+
+impl LiveEntry {
+    /// `author`: of a message, when that device may be there.
     pub(crate) fn new(
         conversation: ConversationId,
-        entry: &'a StoredEntry,
-        author: Option<(UserId, u32)>,
+        stored: &StoredEntry,
+        commit: u64,
+        author: Option<Author>,
     ) -> Self {
-        Self { conversation, entry, author, full: None, own: None }
+        Self {
+            conversation,
+            seq: stored.seq,
+            commit,
+            full: encode(conversation, stored, Sight::Full),
+            own: author.map(|author| (author, encode(conversation, stored, Sight::Own))),
+        }
     }
 
     /// The frame for a device of a user who sees the entry.
-    pub(crate) fn encoded(&mut self, user: UserId, device: u32) -> &Encoded {
-        let own = self.author == Some((user, device));
-        let (sight, cached) = if own { (Sight::Own, &mut self.own) } else { (Sight::Full, &mut self.full) };
-        cached.get_or_insert_with(|| {
-            let entry = entry_for(self.entry, sight);
-            (encode_deliver(self.conversation, &entry), entry.encoded_len() as u64)
-        })
+    pub(crate) fn encoded(&self, user: UserId, device: u32) -> &Encoded {
+        match &self.own {
+            Some((author, own)) if *author == (user, device) => own,
+            _ => &self.full,
+        }
     }
+}
+
+/// An entry for the sessions of one shard.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    pub(crate) entry: LiveEntry,
+    /// Those who see it and may have sessions there.
+    pub(crate) users: Vec<UserId>,
 }

@@ -3,15 +3,18 @@
 //! here does I/O, reads a clock, draws randomness or waits: `now` and the seed of the salts are arguments, and
 //! whatever depends on durability is released by `on_durable` only.
 
+mod answer;
 pub mod conversation;
 mod cursors;
 mod directory;
 pub mod effect;
 mod fan_out;
+mod gap;
 pub mod limits;
 pub mod log;
 pub mod peer;
 pub mod placement;
+mod question;
 mod salt;
 mod session;
 pub mod session_directory;

@@ -47,11 +47,33 @@ pub const PEER_ASKS_QUEUED_MAX: usize = 4096;
 pub const PEER_FAN_OUTS_QUEUED_MAX: usize = 4096;
 /// News of sessions that wait at a shard. Full: kept, and posted again once there is room.
 pub const PEER_CONTROL_QUEUED_MAX: usize = 4096;
+/// Conversations whose gaps are kept for one shard. Full: the gap is of all, and its sessions are looked after one by one.
+pub const GAP_CONVERSATIONS_MAX: usize = 4096;
+/// Users in them. Full: likewise.
+pub const GAP_USERS_MAX: usize = 65_536;
+/// Gaps in one message.
+pub const GAP_CONVERSATIONS_PER_MESSAGE: usize = 256;
+/// Acknowledgements that wait to be posted to the shards of their conversations. Full: a new one is dropped, which costs
+/// a redelivery.
+pub const ACKS_WAITING_MAX: usize = 65_536;
+/// They are posted at most this long after they came.
+pub const ACK_DELAY_MS_MAX: u64 = CURSOR_DELAY_MS_MAX / 2;
+/// Acknowledgements in one message; as many for one shard are posted at once.
+pub const ACKS_PER_MESSAGE: usize = 256;
+/// Devices whose delivered cursor a conversation in memory knows. Full: all are forgotten, and the log is asked again.
+pub const DELIVERED_KNOWN_MAX: usize = 1024;
+/// What a shard asks for again that had no place: after so long, if nothing else sets it off.
+pub const ASK_AGAIN_MS: u64 = 200;
+/// Entries missing to a session that resumes. More: it gets the newest page, and is told that the others are skipped.
+pub const BACKLOG_ENTRIES_MAX: u64 = 500;
 
 const _: () = {
     assert!(GROUP_ROWS_MAX > talaria_protocol::limits::GROUP_MEMBERS_MAX);
     // What cannot be unloaded leaves room to load.
     assert!(CONVERSATIONS_LOADED_MAX > 2 * (READS_IN_FLIGHT_MAX + LOG_OPS_IN_FLIGHT_MAX));
     assert!(LOG_OPS_RESERVED < LOG_OPS_IN_FLIGHT_MAX);
+    assert!(BACKLOG_ENTRIES_MAX > talaria_protocol::limits::PAGE_ENTRIES_MAX as u64);
+    assert!(GAP_CONVERSATIONS_PER_MESSAGE < GAP_CONVERSATIONS_MAX);
+    assert!(SHARDS_MAX as u32 <= u64::BITS);
     assert!(TAIL_BYTES_MAX > talaria_protocol::limits::ENTRY_BYTES_MAX);
 };

@@ -78,7 +78,7 @@ pub struct Heads {
     pub first_seq: u64,
     /// chain(first_seq - 1).
     pub first_chain: Chain,
-    /// Ascending in both numbers, never empty once there is an entry.
+    /// Ascending in both numbers, never empty once there is an entry. Epochs that ended before `first_seq` may be gone.
     pub epochs: Vec<Epoch>,
     /// Of the last entry.
     pub hlc: Hlc,
@@ -165,7 +165,8 @@ pub struct Retention {
 pub struct Cut {
     /// Where.
     pub conversation: ConversationId,
-    /// To be set. Its `commit` stays that of the last append: a cut is no news.
+    /// To be set. Its `commit` stays that of the last append: a cut is no news. Its heads must be those of the append
+    /// before it in the log's queue.
     pub row: ConversationRow,
 }
 
@@ -286,7 +287,8 @@ pub enum ReadOp {
     RecentConversations {
         /// Whose.
         user: UserId,
-        /// Only those before this one in that order; `None`: from the most recent.
+        /// Only those that come after this one in the list; `None`: from the most recent. The list has the greatest
+        /// stamp first, among equal ones the least id.
         before: Option<(Hlc, ConversationId)>,
         /// At most this many.
         rows_max: usize,
@@ -329,7 +331,8 @@ pub struct ConversationRow {
 pub struct UserConversation {
     /// Which.
     pub conversation: ConversationId,
-    /// As stored.
+    /// As stored, save that `heads.hlc` is of the last entry that this user may know of: one who left does not see what
+    /// came later. 0 when retention has taken that entry.
     pub row: ConversationRow,
     /// This user in it.
     pub member: MemberRow,
@@ -358,7 +361,8 @@ pub enum ReadAnswer {
     },
     /// What the log says of a cursor.
     ResumePoint {
-        /// chain(seq) and the epoch of that entry; `None` when the log has no such entry.
+        /// chain(seq) and the epoch of that entry; `None` when the log has no such entry. Known of `first_seq - 1` too,
+        /// with epoch 0 when that epoch is not in the list any more.
         at: Option<(Chain, u64)>,
         /// The device's durable cursor: (epoch, seq).
         delivered: Option<(u64, u64)>,
@@ -376,7 +380,7 @@ pub enum ReadAnswer {
     RecentConversations {
         /// They.
         rows: Vec<UserConversation>,
-        /// There are more: go on before this.
+        /// There are more: go on after this last one.
         next: Option<(Hlc, ConversationId)>,
     },
     /// A user and its device.

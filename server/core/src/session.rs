@@ -1,35 +1,41 @@
 //! A session as its shard sees it: who it is, what it was granted, and how far it is with each conversation that
 //! it has resumed. An entry is delivered live only when it is the next one for this session; whatever else
-//! happens, that conversation *lags* and is read from the tail or the log until it has caught up.
+//! happens, that conversation *lags*, and its home is asked for pages until it has caught up.
 //!
 //! ```text
-//!            Resume            cursor fits             next > head
-//! (none) ──► Resuming ───────► Lagging ──────────────► Live
+//!            Resume            cursor fits             home: caught up at next - 1,
+//! (none) ──► Resuming ───────► Lagging ──────────────► Live   and of no later entry was heard
 //!    │          │ fork, damage    ▲    entry not next,   │
-//!    ▼ entry    ▼                 └──────── no credit ───┘
-//! Hinted ◄── Stopped
-//!       entry
+//!    ▼ entry    ▼                 └──── no credit, gap ──┘
+//! Hinting ◄── Stopped
+//!    ▼ home: state
+//! Hinted
 //! ```
 //!
-//! A delivery that stops for another reason (`Busy`, a failed read) is `Stopped` too. All three at the left go on
-//! with `Resume`.
+//! Answers and entries come by different queues, in any order. An entry that comes while its conversation lags is not
+//! delivered, but remembered (`heard_max`): an answer that says "caught up" before it is not yet the end. After a gap not
+//! even that is known, and only a question that was asked later counts (`recheck`).
+//!
+//! A delivery that stops for another reason (`Busy`, a failed read) is `Stopped` too. All at the left go on with `Resume`.
 
 use std::collections::{HashMap, VecDeque};
 
 use talaria_protocol::{ids::ConversationId, message::Credit};
 
-use crate::effect::Identity;
+use crate::{effect::Identity, peer::AskId};
 
 /// How far a session is with a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Told by `Changed` that there is something; not resumed, or not any more.
+    /// To be told by `Changed` that there is something: its state is asked for.
+    Hinting,
+    /// Told so; not resumed, or not any more.
     Hinted,
     /// Told that its delivery has stopped. Kept for what was sent before, which may still be acknowledged.
     Stopped,
-    /// The cursor that it offered is being compared with the log.
-    Resuming,
-    /// Waits for its turn, or for credit, to be read from the log.
+    /// The cursor that it offered is being compared with the log, by this question.
+    Resuming(AskId),
+    /// Waits for its turn, or for credit, to be read.
     Lagging,
     /// Has been sent all that is durable.
     Live,
@@ -43,8 +49,12 @@ pub(crate) struct Subscription {
     pub(crate) next: u64,
     /// The greatest seq that was sent, or offered as held, on this session.
     pub(crate) sent_max: u64,
-    /// Acknowledged up to here.
+    /// Acknowledged up to here, on this session.
     pub(crate) acked: u64,
+    /// The greatest seq that was fanned out while it could not be delivered.
+    pub(crate) heard_max: u64,
+    /// Something may have been left out: what was asked before does not tell whether it has caught up.
+    pub(crate) recheck: bool,
     /// `CaughtUp` was sent.
     pub(crate) told: bool,
     /// First seq of those that are not for this user, to be told by `Skipped` before the next entry.
@@ -54,7 +64,16 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// Nothing was sent yet.
     pub(crate) fn new(progress: Progress) -> Self {
-        Self { progress, next: 1, sent_max: 0, acked: 0, told: false, skipped_from: None }
+        Self {
+            progress,
+            next: 1,
+            sent_max: 0,
+            acked: 0,
+            heard_max: 0,
+            recheck: false,
+            told: false,
+            skipped_from: None,
+        }
     }
 }
 
@@ -63,25 +82,34 @@ impl Subscription {
 pub(crate) struct Session {
     pub(crate) identity: Identity,
     pub(crate) device_number: u32,
+    /// Its peer has proved that it is there now.
+    pub(crate) confirmed: bool,
     granted: Credit,
     sent: Credit,
     pub(crate) subscriptions: HashMap<ConversationId, Subscription>,
     /// Lagging conversations, each once, in the order of their turns.
     pub(crate) lagging: VecDeque<ConversationId>,
-    /// A page is being read for it, or waits for a reader.
+    /// A page was asked for, or waits until it can be.
     pub(crate) reading: bool,
+    /// What was granted when a page was last asked for.
+    asked_with: Credit,
+    /// The next entry is more than the credit: a grant goes on.
+    pub(crate) starved: bool,
 }
 
 impl Session {
-    pub(crate) fn new(identity: Identity, device_number: u32, granted: Credit) -> Self {
+    pub(crate) fn new(identity: Identity, device_number: u32, confirmed: bool, granted: Credit) -> Self {
         Self {
             identity,
             device_number,
+            confirmed,
             granted,
             sent: Credit::default(),
             subscriptions: HashMap::new(),
             lagging: VecDeque::new(),
             reading: false,
+            asked_with: Credit::default(),
+            starved: false,
         }
     }
 
@@ -89,6 +117,19 @@ impl Session {
     pub(crate) fn grant(&mut self, credit: Credit) {
         self.granted.entries = self.granted.entries.max(credit.entries);
         self.granted.bytes = self.granted.bytes.max(credit.bytes);
+        self.starved = false;
+    }
+
+    /// A page is asked for, with the credit that there is.
+    pub(crate) fn begin_reading(&mut self) -> Credit {
+        self.reading = true;
+        self.asked_with = self.granted;
+        self.credit_left()
+    }
+
+    /// The credit was not enough, unless there was a grant since it was asked with.
+    pub(crate) fn starve(&mut self) {
+        self.starved = self.asked_with == self.granted;
     }
 
     /// What may still be sent.
@@ -124,7 +165,10 @@ impl Session {
     /// Takes a conversation out of the queue of those to be read.
     pub(crate) fn unlag(&mut self, conversation: ConversationId) {
         let lags = |subscription: &Subscription| subscription.progress == Progress::Lagging;
-        if self.subscriptions.get(&conversation).is_some_and(lags) {
+        if self.lagging.front() == Some(&conversation) {
+            self.lagging.pop_front();
+            self.starved = false;
+        } else if self.subscriptions.get(&conversation).is_some_and(lags) {
             self.lagging.retain(|other| *other != conversation);
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rocksdb::{Cache, ColumnFamily, DB, WriteBatch, WriteOptions};
-use talaria_log::{Batch, CommitLog, CommitResult, Family, View, commit_log::WriteGate};
+use talaria_log::{Batch, CommitLog, CommitResult, Family, View, batch::Write, commit_log::WriteGate};
 use talaria_protocol::message::Durability;
 
 use crate::{
@@ -93,13 +93,22 @@ impl RocksLog {
         families.into_iter().try_for_each(flush)
     }
 
+    /// Merges all tables, so that what was deleted gives its space back now. For tests and operators who wait for it:
+    /// it reads and writes the whole log.
+    pub fn compact(&self) {
+        for family in Family::ALL {
+            self.db.compact_range_cf(family_of(&self.db, family), None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+
     fn write(&self, batch: &Batch) -> CommitResult {
         let mut rows = WriteBatch::default();
         for write in batch.writes() {
-            let family = family_of(&self.db, write.family);
-            match &write.value {
-                Some(value) => rows.put_cf(family, &write.key, value),
-                None => rows.delete_cf(family, &write.key),
+            let of = |family: &Family| family_of(&self.db, *family);
+            match write {
+                Write::Put { family, key, value } => rows.put_cf(of(family), key, value),
+                Write::Delete { family, key } => rows.delete_cf(of(family), key),
+                Write::DeleteRange { family, start, end } => rows.delete_range_cf(of(family), start, end),
             }
         }
         let mut how = WriteOptions::default();

@@ -39,6 +39,9 @@ const DIARY_FILES: usize = 2;
 /// Of a block of entries, which are read in pages; other rows are read one by one.
 const ENTRY_BLOCK_BYTES: usize = 16 * 1024;
 const ROW_BLOCK_BYTES: usize = 4 * 1024;
+/// Tables of entries that are older are merged into the next level though nothing else asks for it: so long, a level, it
+/// takes until the space of cut entries comes back.
+const ENTRY_TABLE_AGE_SECS_MAX: u64 = 24 * 3600;
 /// Costs 1 % of false positives.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 /// Its blocks' checksums cover where a block lies, too.
@@ -82,6 +85,9 @@ impl Options {
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_write_buffer_size(self.memtable_bytes / 2);
         options.set_level_compaction_dynamic_level_bytes(true);
+        if family == Family::Entries {
+            options.set_ttl(ENTRY_TABLE_AGE_SECS_MAX);
+        }
         options
     }
 }

@@ -1,7 +1,7 @@
 //! What one commit writes: rows to set or delete, all or none of them. [`encode_op`] turns an operation of the domain
 //! into rows; [`seal`] adds the commit's number and must come last, once.
 
-use talaria_core::log::{Append, CursorWrite, LogOp, UserWrite};
+use talaria_core::log::{Append, CursorWrite, Cut, LogOp, UserWrite};
 
 use crate::{
     keys::{
@@ -11,18 +11,37 @@ use crate::{
     record,
 };
 
-/// A row to set or delete.
+/// One step of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// Where.
-    pub family: Family,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// `None`: delete it.
-    pub value: Option<Vec<u8>>,
+pub enum Write {
+    /// Sets a row.
+    Put {
+        /// Where.
+        family: Family,
+        /// Its key.
+        key: Vec<u8>,
+        /// What it holds from now on.
+        value: Vec<u8>,
+    },
+    /// Deletes a row, if it is there.
+    Delete {
+        /// Where.
+        family: Family,
+        /// Its key.
+        key: Vec<u8>,
+    },
+    /// Deletes all rows whose keys are in `start..end`.
+    DeleteRange {
+        /// Where.
+        family: Family,
+        /// The least key, included.
+        start: Vec<u8>,
+        /// The end, excluded; not below `start`.
+        end: Vec<u8>,
+    },
 }
 
-/// Rows that are written together; a later write of a key wins.
+/// Rows that are written together, one step after the other: the last one that concerns a key wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     writes: Vec<Write>,
@@ -33,12 +52,21 @@ impl Batch {
     /// Sets a row.
     pub fn put(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
         self.bytes += key.len() + value.len();
-        self.writes.push(Write { family, key: key.to_vec(), value: Some(value) });
+        self.writes.push(Write::Put { family, key: key.to_vec(), value });
     }
     /// Deletes a row, if it is there.
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         self.bytes += key.len();
-        self.writes.push(Write { family, key: key.to_vec(), value: None });
+        self.writes.push(Write::Delete { family, key: key.to_vec() });
+    }
+    /// Deletes all rows with keys in `start..end`, at a cost that does not depend on their number.
+    ///
+    /// # Panics
+    /// The end is below the start.
+    pub fn delete_range(&mut self, family: Family, start: &[u8], end: &[u8]) {
+        assert!(start <= end, "a range ends after it begins");
+        self.bytes += start.len() + end.len();
+        self.writes.push(Write::DeleteRange { family, start: start.to_vec(), end: end.to_vec() });
     }
     /// In the order they were added.
     pub fn writes(&self) -> &[Write] {
@@ -62,7 +90,7 @@ pub fn encode_op(op: &LogOp, commit: u64, batch: &mut Batch) {
     match op {
         LogOp::Append(append) => encode_append(append, commit, batch),
         LogOp::User(write) => encode_user(write, batch),
-        LogOp::Cut(_) => {}
+        LogOp::Cut(cut) => encode_cut(cut, batch),
         LogOp::Cursors(cursors) => cursors.iter().for_each(|cursor| encode_cursor(cursor, batch)),
     }
 }
@@ -93,6 +121,16 @@ fn encode_append(append: &Append, commit: u64, batch: &mut Batch) {
         let derived = MemberByUserKey { user: *user, conversation };
         batch.put(Family::MembersByUser, &derived.encode(), Vec::new());
     }
+}
+
+/// The row and its entries go together; rows of ids stay, so that a retry of what was cut is still recognised. The
+/// number of this commit is not in the row: a cut is no news for anyone who synchronises.
+fn encode_cut(cut: &Cut, batch: &mut Batch) {
+    let conversation = cut.conversation;
+    let key = |seq| EntryKey { conversation, seq }.encode();
+    let row = record::conversation::encode(&cut.row.heads, cut.row.commit);
+    batch.put(Family::Conversations, &ConversationKey { conversation }.encode(), row);
+    batch.delete_range(Family::Entries, &key(0), &key(cut.row.heads.first_seq));
 }
 
 fn encode_user(write: &UserWrite, batch: &mut Batch) {

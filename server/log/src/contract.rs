@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cuts;
 mod domain;
+mod recent;
 
 use bytes::Bytes;
 
@@ -29,6 +31,7 @@ pub type Case = (&'static str, fn(Make<'_>));
 /// The suite: (name, case). Each case makes the logs that it needs.
 pub const CASES: &[Case] = &[
     ("a batch is all there or not at all", batch_is_atomic),
+    ("a range is deleted whole, and keeps its bounds", ranges_are_deleted),
     ("scans go by byte order and keep to their bounds", scans_keep_bounds),
     ("a scan ends where its visitor breaks, and reads nest", scans_break_and_nest),
     ("a view sees one moment", views_are_snapshots),
@@ -43,6 +46,11 @@ pub const CASES: &[Case] = &[
     ("a resume point is the entry's chain and epoch", domain::resume_points),
     ("a user's conversations come in pages, each once", domain::user_conversations),
     ("what was written verifies", domain::verifies),
+    ("a cut takes the oldest entries and nothing else", cuts::cut_and_read),
+    ("a cut survives reopening, and appends go on after it", cuts::cut_and_reopen),
+    ("a cut is no news", cuts::cut_is_no_news),
+    ("a user's conversations come by recency, each once", recent::by_recency),
+    ("recency does not show what came after someone left", recent::former_members),
 ];
 
 /// Runs the suite.
@@ -70,14 +78,21 @@ fn get(view: &dyn View, family: Family, key: &[u8]) -> Option<Bytes> {
     view.get(family, key).unwrap()
 }
 
-fn keys(view: &dyn View, scan: &Scan) -> Vec<Vec<u8>> {
+fn keys_of(view: &dyn View, scan: &Scan) -> Vec<Vec<u8>> {
     let mut keys = Vec::new();
-    view.scan(Family::Members, scan, &mut |key, value| {
-        assert_eq!(key, value, "each value is its key's");
+    view.scan(Family::Members, scan, &mut |key, _| {
         keys.push(key.to_vec());
         Visit::Continue(())
     })
     .unwrap();
+    keys
+}
+
+fn keys(view: &dyn View, scan: &Scan) -> Vec<Vec<u8>> {
+    let keys = keys_of(view, scan);
+    for key in &keys {
+        assert_eq!(get(view, Family::Members, key).as_deref(), Some(&key[..]), "each value is its key's");
+    }
     keys
 }
 
@@ -110,6 +125,51 @@ fn batch_is_atomic(make: Make<'_>) {
         "an empty value is a value"
     );
     assert!(!log.is_read_only() && log.read_only().is_none());
+}
+
+fn ranges_are_deleted(make: Make<'_>) {
+    let mut log = make();
+    let all: Vec<Vec<u8>> =
+        vec![vec![0], vec![1], vec![1, 0], vec![1, 0xff], vec![2], vec![2, 0], vec![0xff, 0xff]];
+    let bounds: Vec<Vec<u8>> = all.iter().cloned().chain([vec![], vec![1, 1], vec![3]]).collect();
+    for start in &bounds {
+        for end in bounds.iter().filter(|end| *end >= start) {
+            for key in &all {
+                put(log.log(), &[(Family::Members, key, key), (Family::Entries, key, key)]);
+            }
+            let before = log.log().view();
+            let mut batch = Batch::default();
+            batch.put(Family::Members, &[1, 0], b"put before, so deleted too".to_vec());
+            batch.delete_range(Family::Members, start, end);
+            batch.put(Family::Members, &[1], vec![1]);
+            commit(log.log(), &batch);
+            let left = |key: &&Vec<u8>| **key == [1] || *key < start || *key >= end;
+            let expected: Vec<_> = all.iter().filter(left).cloned().collect();
+            assert_eq!(keys(&*before, &Scan::all()), all, "a view sees one moment");
+            let view = &*log.log().view();
+            let seen: Vec<_> =
+                all.iter().filter(|key| get(view, Family::Members, key).is_some()).cloned().collect();
+            assert_eq!(seen, expected, "{start:?}..{end:?}");
+            let mut backward = keys_of(view, &Scan::all().backward());
+            backward.reverse();
+            assert_eq!(backward, expected, "{start:?}..{end:?} backward");
+            for key in &all {
+                assert!(get(view, Family::Entries, key).is_some(), "families are apart");
+            }
+        }
+    }
+    let mut batch = Batch::default();
+    batch.delete_range(Family::Members, &[0], &[0xff]);
+    commit(log.log(), &batch);
+    log.reopen();
+    assert_eq!(keys(&*log.log().view(), &Scan::all()), [[0xff, 0xff]]);
+    put(log.log(), &[(Family::Members, &[1], &[1])]);
+    log.reopen();
+    assert_eq!(
+        keys(&*log.log().view(), &Scan::all()),
+        [vec![1], vec![0xff, 0xff]],
+        "what is put later stays"
+    );
 }
 
 fn scans_keep_bounds(make: Make<'_>) {

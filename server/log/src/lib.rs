@@ -12,6 +12,7 @@ pub mod memory;
 pub mod open;
 pub mod read;
 pub mod record;
+pub mod retention;
 pub mod testing;
 pub mod verify;
 pub mod writer;

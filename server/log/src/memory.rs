@@ -12,6 +12,7 @@ use talaria_protocol::message::Durability;
 
 use crate::{
     Batch,
+    batch::Write,
     commit_log::{CommitLog, CommitResult, Order, Scan, View, Visit, WriteGate},
     error::ReadError,
     keys::Family,
@@ -28,12 +29,23 @@ struct Version {
 impl Version {
     fn apply(&mut self, batch: &Batch) {
         for write in batch.writes() {
-            let rows = Arc::make_mut(&mut self.families[write.family as usize]);
-            match &write.value {
-                Some(value) => rows.insert(write.key.clone(), Bytes::copy_from_slice(value)),
-                None => rows.remove(&write.key),
-            };
+            match write {
+                Write::Put { family, key, value } => {
+                    self.rows(*family).insert(key.clone(), Bytes::copy_from_slice(value));
+                }
+                Write::Delete { family, key } => {
+                    self.rows(*family).remove(key);
+                }
+                Write::DeleteRange { family, start, end } => {
+                    let rows = self.rows(*family);
+                    let mut cut = rows.split_off(start);
+                    rows.append(&mut cut.split_off(end));
+                }
+            }
         }
+    }
+    fn rows(&mut self, family: Family) -> &mut Rows {
+        Arc::make_mut(&mut self.families[family as usize])
     }
 }
 

@@ -14,8 +14,9 @@ use crate::{
     record,
 };
 
-/// Version of keys and records that this program reads and writes. Before 1.0 every change bumps it.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of keys and records that this program writes. Before 1.0 every change bumps it. Format 1 is read too: its
+/// rows are rows of format 2, in which nothing was cut yet. An opening for writing raises its number, with the boot.
+pub const FORMAT_VERSION: u32 = 2;
 /// Openings kept in the list.
 pub const BOOTS_MAX: usize = 1_000;
 
@@ -87,6 +88,7 @@ pub fn open(log: &dyn CommitLog, seeds: OpenSeeds) -> Result<LogInfo, OpenError>
     let info = match stored(&*log.view())? {
         Some(mut info) => {
             add_boot(&mut info, seeds)?;
+            batch.put(Family::Meta, MetaKey::Format.encode(), record::meta::encode_format(FORMAT_VERSION));
             info
         }
         None => create(&*log.view(), seeds, &mut batch)?,
@@ -185,6 +187,23 @@ mod tests {
         assert!(error.to_string().contains("start the version that wrote it"));
         let boots = log.view().get(Family::Meta, MetaKey::Boots.encode()).unwrap().unwrap();
         assert_eq!(record::meta::decode_boots(boots).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn format_1_is_read_as_it_is_and_raised_by_an_opening() {
+        let log = MemoryLog::new();
+        open(&log, seeds(1)).unwrap();
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, MetaKey::Format.encode(), record::meta::encode_format(1));
+        log.commit(&batch);
+        let format = || {
+            let value = log.view().get(Family::Meta, MetaKey::Format.encode()).unwrap().unwrap();
+            record::meta::decode_format(value).unwrap()
+        };
+        assert_eq!(stored(&*log.view()).unwrap().unwrap().boots.len(), 1);
+        assert_eq!(format(), 1, "looking changes nothing");
+        assert_eq!(open(&log, seeds(2)).unwrap().boots.len(), 2);
+        assert_eq!(format(), FORMAT_VERSION);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! dense: what is not is an error, never a shorter answer. Hashes are not recomputed here, that would double the cost
 //! of catch-up; [`crate::verify()`] and every client do it.
 
+mod recent;
+
 use bytes::Bytes;
 use talaria_core::log::{
     Accepted, ConversationRow, MemberRow, PageQuery, ReadAnswer, ReadOp, StoredBody, StoredEntry,
@@ -43,7 +45,9 @@ pub fn read(log: &dyn CommitLog, op: &ReadOp) -> Result<ReadAnswer, ReadError> {
         ReadOp::UserConversations { user, after, since_commit, rows_max } => {
             read_user_conversations(view, *user, *after, *since_commit, *rows_max)
         }
-        ReadOp::RecentConversations { .. } => Ok(ReadAnswer::Failed),
+        ReadOp::RecentConversations { user, before, rows_max } => {
+            recent::read_recent(view, *user, *before, *rows_max)
+        }
         ReadOp::User { user, device } => read_user(view, *user, *device),
     }
 }
@@ -155,16 +159,16 @@ fn read_page(view: &dyn View, query: &PageQuery) -> Result<ReadAnswer, ReadError
     Ok(ReadAnswer::Page { chain_before, entries: page.ascending() })
 }
 
-/// chain(seq), where `seq` is in `first_seq - 1..=head`, or before them (an empty page of what is not kept).
-fn chain_at(
+/// chain(seq), where `seq` is in `first_seq - 1..=head`: at most one read.
+pub(crate) fn chain_at(
     view: &dyn View,
     id: ConversationId,
     row: &ConversationRow,
     seq: u64,
 ) -> Result<Chain, ReadError> {
     let heads = &row.heads;
-    if seq == 0 {
-        return Ok(Chain::ZERO);
+    if seq == heads.first_seq - 1 {
+        return Ok(heads.first_chain);
     }
     if seq == heads.head {
         return Ok(heads.chain);
@@ -237,8 +241,12 @@ impl PageBuilder<'_> {
 fn read_resume_point(view: &dyn View, seq: u64, cursor: &CursorKey) -> Result<ReadAnswer, ReadError> {
     let conversation_id = cursor.conversation;
     let row = conversation(view, conversation_id)?;
-    let kept = row.filter(|row| (row.heads.first_seq..=row.heads.head).contains(&seq));
-    let at = match kept {
+    let at = match row {
+        // The end of what was cut: its chain is known, its epoch if that went on after it.
+        Some(row) if seq > 0 && seq == row.heads.first_seq - 1 => {
+            Some((row.heads.first_chain, row.heads.epoch_at(seq)))
+        }
+        Some(row) if !(row.heads.first_seq..=row.heads.head).contains(&seq) => None,
         None => None,
         Some(row) => {
             let key = EntryKey { conversation: conversation_id, seq };
@@ -296,7 +304,7 @@ fn conversations_of(
     Ok(found)
 }
 
-/// The row, unless nothing was appended since.
+/// The row, unless nothing was appended since. Its stamp is that of the last entry that the user may know of.
 fn user_conversation(
     view: &dyn View,
     user: UserId,
@@ -304,13 +312,14 @@ fn user_conversation(
     since_commit: u64,
 ) -> Result<Option<UserConversation>, ReadError> {
     let inconsistent = |what: String| ReadError::Inconsistent { conversation: id, what };
-    let row = conversation(view, id)?
+    let mut row = conversation(view, id)?
         .ok_or_else(|| inconsistent(format!("no heads, yet members_by_user has it for user {user}")))?;
     if row.commit <= since_commit {
         return Ok(None);
     }
     let member = member(view, &MemberKey { conversation: id, user })?
         .ok_or_else(|| inconsistent(format!("no row of member {user}, yet members_by_user has it")))?;
+    row.heads.hlc = recent::visible_hlc(view, id, &row, &member)?;
     let peer = match row.heads.kind {
         ConversationKind::Direct => members(view, id)?.into_iter().find(|(other, _)| *other != user),
         ConversationKind::Group => None,

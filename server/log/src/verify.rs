@@ -48,8 +48,12 @@ impl fmt::Display for Finding {
 pub struct Report {
     /// Conversations.
     pub conversations: u64,
-    /// Entries.
+    /// Entries that are there.
     pub entries: u64,
+    /// Conversations that do not begin at seq 1 any more.
+    pub truncated: u64,
+    /// Entries that those had before: `first_seq - 1` of each.
+    pub cut: u64,
     /// Entries whose (sender, client message id) another entry of the conversation has; each is a finding too.
     pub duplicates: u64,
     /// At most [`FINDINGS_MAX`].
@@ -86,7 +90,11 @@ impl fmt::Display for Report {
         write!(
             f,
             "{verdict}: {conversations} conversations, {entries} entries, {duplicates} duplicates, {findings} findings"
-        )
+        )?;
+        match (self.truncated, self.cut) {
+            (0, _) => Ok(()),
+            (truncated, cut) => write!(f, "; retention took {cut} entries of {truncated} conversations"),
+        }
     }
 }
 

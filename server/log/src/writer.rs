@@ -2,7 +2,7 @@
 //! gets its outcome. After the first outcome that is not `Committed` nothing is written any more, so that no later
 //! operation can build on one that is not there.
 
-use talaria_core::log::{Append, LogOp, Outcome, StoredBody};
+use talaria_core::log::{Append, Heads, LogOp, Outcome, StoredBody};
 
 use crate::{
     batch::{Batch, encode_op, seal},
@@ -94,7 +94,7 @@ pub fn op_bytes(op: &LogOp) -> usize {
     match op {
         LogOp::Append(append) => append_bytes(append),
         LogOp::User(write) => 2 * ROW_BYTES + write.row.subject.len() + write.row.tenant.len(),
-        LogOp::Cut(_) => 2 * ROW_BYTES,
+        LogOp::Cut(cut) => ROW_BYTES + heads_bytes(&cut.row.heads),
         LogOp::Cursors(cursors) => cursors.len() * ROW_BYTES,
     }
 }
@@ -106,7 +106,11 @@ fn append_bytes(append: &Append) -> usize {
     };
     let entries: usize = append.entries.iter().map(|e| ROW_BYTES + e.header.len() + entry(&e.body)).sum();
     let members: usize = append.members.iter().map(|(_, row)| 2 * ROW_BYTES + row.subject.len()).sum();
-    entries + members + append.accepted.len() * ROW_BYTES + append.heads.epochs.len() * 48 + ROW_BYTES
+    entries + members + append.accepted.len() * ROW_BYTES + heads_bytes(&append.heads)
+}
+
+fn heads_bytes(heads: &Heads) -> usize {
+    ROW_BYTES + heads.title.len() + heads.epochs.len() * 48
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A node that is broken on purpose, by a wrapper around its log, to show that the demo notices. Never shipped: an
-//! example is built for tests only.
+//! A node that is broken on purpose, by a wrapper around its log, to show that the demo notices; or one whose shards
+//! panic, to show that nobody loses anything. Never shipped: an example is built for tests only.
 #![allow(clippy::print_stdout, reason = "the first line on stdout tells where the node listens")]
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use talaria_server::{
     Node,
     config::{Config, Overlay},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,6 +21,8 @@ enum Break {
     EarlyAck,
     /// Does not write the dedup index.
     NoDedup,
+    /// Nothing: the log is whole. At SIGUSR1 the core of the next shard panics, one after the other.
+    ShardPanics,
 }
 
 #[derive(Parser)]
@@ -49,11 +52,12 @@ impl CommitLog for BrokenLog {
             return self.inner.commit(batch);
         }
         let mut kept = Batch::default();
-        for Write { family, key, value } in batch.writes() {
-            match value {
-                Some(value) if *family != Family::ClientIds => kept.put(*family, key, value.clone()),
-                None => kept.delete(*family, key),
-                Some(_) => {}
+        for write in batch.writes() {
+            match write {
+                Write::Put { family: Family::ClientIds, .. } => {}
+                Write::Put { family, key, value } => kept.put(*family, key, value.clone()),
+                Write::Delete { family, key } => kept.delete(*family, key),
+                Write::DeleteRange { family, start, end } => kept.delete_range(*family, start, end),
             }
         }
         self.inner.commit(&kept)
@@ -78,12 +82,19 @@ fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data_dir)?;
     let durability = if how == Break::EarlyAck { Durability::Os } else { Durability::Fsync };
     let inner = RocksLog::open(config.data_dir.join("log"), &Options { durability, ..Options::default() })?;
+    let shards = config.shards as u16;
     let node = Node::start(config, Arc::new(BrokenLog { inner, how }))?;
     println!("{}", serde_json::json!({ "listening": node.tcp_addr, "ca": node.ca }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        term.recv().await;
+        let mut term = signal(SignalKind::terminate())?;
+        let mut panic = signal(SignalKind::user_defined1())?;
+        for shard in (0..shards).cycle() {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = panic.recv(), if how == Break::ShardPanics => node.panic_shard(shard),
+            }
+        }
         std::io::Result::Ok(())
     })?;
     node.shutdown()?;

@@ -14,18 +14,19 @@ use talaria_core::{
     effect::OpId,
     limits::LOG_OPS_IN_FLIGHT_MAX,
     log::{LogOp, Outcome},
+    peer::ShardId,
 };
 use talaria_log::{CommitLog, GroupCommit};
 
 use crate::{
     lifecycle::Lifecycle,
-    mailbox::{Mailbox, Message},
+    mailbox::{Completion, Mailboxes},
     metrics::{Metrics, OutcomeKind},
 };
 
 /// An operation on its way to the log.
 struct Job {
-    shard: usize,
+    shard: ShardId,
     op: OpId,
     what: LogOp,
 }
@@ -33,7 +34,7 @@ struct Job {
 /// Where a shard puts its operations. It has a place for each that the shard may have under way.
 #[derive(Clone)]
 pub struct LogQueue {
-    shard: usize,
+    shard: ShardId,
     jobs: Sender<Job>,
 }
 
@@ -57,8 +58,8 @@ pub struct LogWriter {
     pub log: Arc<dyn CommitLog>,
     /// The last commit before this opening.
     pub last_commit: u64,
-    /// One per shard.
-    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Of all shards.
+    pub mailboxes: Arc<Mailboxes>,
     /// To say that the log has failed.
     pub lifecycle: Arc<Lifecycle>,
     /// Counters.
@@ -71,9 +72,10 @@ impl LogWriter {
     /// # Errors
     /// The system gives no thread.
     pub fn start(self) -> std::io::Result<(Vec<LogQueue>, JoinHandle<()>)> {
-        let shards = self.mailboxes.len();
-        let (sender, receiver) = bounded(shards * LOG_OPS_IN_FLIGHT_MAX);
-        let queues = (0..shards).map(|shard| LogQueue { shard, jobs: sender.clone() }).collect();
+        let shards = self.mailboxes.shards();
+        let (sender, receiver) = bounded(usize::from(shards) * LOG_OPS_IN_FLIGHT_MAX);
+        let queues =
+            (0..shards).map(|shard| LogQueue { shard: ShardId(shard), jobs: sender.clone() }).collect();
         let thread =
             std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || self.run(&receiver))?;
         Ok((queues, thread))
@@ -135,14 +137,14 @@ impl LogWriter {
         self.lifecycle.fail(format!("the log is read-only until the node is restarted: {why}"));
     }
 
-    fn answer(&self, owners: &[(usize, OpId)], outcomes: &[Outcome]) {
-        let mut by_shard = vec![Vec::new(); self.mailboxes.len()];
+    fn answer(&self, owners: &[(ShardId, OpId)], outcomes: &[Outcome]) {
+        let mut by_shard = vec![Vec::new(); usize::from(self.mailboxes.shards())];
         for ((shard, op), outcome) in owners.iter().zip(outcomes) {
-            by_shard[*shard].push((*op, *outcome));
+            by_shard[usize::from(shard.0)].push((*op, *outcome));
         }
-        for (mailbox, answers) in self.mailboxes.iter().zip(by_shard) {
+        for (shard, answers) in (0..).zip(by_shard) {
             if !answers.is_empty() {
-                mailbox.post(Message::Durable(answers));
+                self.mailboxes.of(ShardId(shard)).complete(Completion::Durable(answers));
             }
         }
         if let Some(first) = outcomes.first() {

@@ -1,17 +1,18 @@
-//! A node in one piece: started on a log, with threads for the log's writer, its readers, the shard and the admin port;
+//! A node in one piece: started on a log, with threads for the log's writer, its readers, the shards and the admin port;
 //! stopped in the order in which they depend on each other, so that nothing that was accepted is left unanswered.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use talaria_core::log::LogInfo;
+use core_affinity::CoreId;
+use talaria_core::{log::LogInfo, peer::ShardId, session_directory::SessionDirectory, shard::ShardConfig};
 use talaria_log::{CommitLog, OpenError, OpenSeeds};
-use talaria_protocol::ids::BootId;
+use talaria_protocol::{ids::BootId, message::Durability};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -20,18 +21,20 @@ use crate::{
     clock::{Clock, unix_ms},
     config::Config,
     dev::{DevError, DevFiles},
+    faults::Faults,
     lifecycle::Lifecycle,
     limits::PROBES_MAX,
-    log_thread::LogWriter,
-    mailbox::Mailbox,
+    log_thread::{LogQueue, LogWriter},
+    mailbox::Mailboxes,
     metrics::Metrics,
-    readers::Readers,
+    readers::{ReadQueue, Readers},
+    retention::{Sweeper, Sweeping, policy_of},
     shard_host::Ports,
-    shard_thread::{ShardError, ShardThread},
+    shard_thread::{Common, ShardError, ShardThread},
     tls::{self, TlsError},
     transport::{
-        quic::{Endpoints, NoInitialCipherSuite},
-        steering::{Steering, group::SocketGroup, keys::QuicKeys, net::NetCounters},
+        AddressLimits, NodeAdmission,
+        quic::{Endpoints, NoInitialCipherSuite, start},
         tcp,
     },
 };
@@ -99,8 +102,11 @@ pub struct NodeHandle {
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
     drain: Duration,
-    shard: Option<JoinHandle<Result<(), ShardError>>>,
+    mailboxes: Arc<Mailboxes>,
+    faults: Arc<Faults>,
+    shards: Vec<JoinHandle<Result<(), ShardError>>>,
     others: Vec<JoinHandle<()>>,
+    sweeping: Option<Sweeping>,
     admin: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -112,35 +118,35 @@ impl Node {
     #[allow(clippy::needless_pass_by_value, reason = "the node owns its log")]
     pub fn start(config: Config, log: Arc<dyn CommitLog>) -> Result<NodeHandle, StartError> {
         let Credentials { keyring, tls, ca } = credentials(&config)?;
-        let (listener, quic_sockets) = bind_clients(config.listen, 1)?;
-        let admin_listener = bind("admin_listen", config.admin_listen, 17480)?;
-        let (tcp_addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let shards = config.shards as u16;
+        let (listeners, quic_sockets) =
+            listening("listen", config.listen, 17443, start::bind(config.listen, shards))?;
+        let admin_listener =
+            listening("admin_listen", config.admin_listen, 17480, tcp::bind(config.admin_listen))?;
+        let (tcp_addr, admin_addr) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
         let log_info = open(&*log)?;
         let metrics = Arc::new(Metrics::new()?);
+        metrics.shards.set(f64::from(shards));
         let lifecycle = Arc::new(Lifecycle::default());
-        let quic = quic(&config, quic_sockets, &log_info, &tls, &metrics)?;
-        let (log_thread, reader_threads, ports) =
-            log_threads(&config, &log, &log_info, &lifecycle, &metrics)?;
-        let (probe, probes) = mpsc::channel::<Probe>(PROBES_MAX);
-        let shard = ShardThread {
-            listener,
-            tls,
-            quic,
-            quic_seed: random()?,
-            keyring,
-            log_info,
-            durability: log.durability(),
-            ports,
-            lifecycle: lifecycle.clone(),
-            probes,
-            node: config.node,
-            keepalive: Duration::from_secs(config.keepalive_seconds.into()),
-            connections_max: config.connections_max as usize,
-            salt_seed: random()?,
-            session_seed: u64::from_be_bytes(random()?),
-        };
-        let admin = Admin { lifecycle: lifecycle.clone(), metrics: metrics.clone(), shards: vec![probe] };
+        let mailboxes = Arc::new(Mailboxes::new(shards));
+        let faults = Arc::new(Faults::default());
+        let log_threads = LogThreads::start(&config, &log, &log_info, &lifecycle, &metrics, &mailboxes)?;
+        let keepalive = Duration::from_secs(config.keepalive_seconds.into());
+        let quic = start::endpoints(quic_sockets, &log_info.id_key, &tls, keepalive, &metrics)?;
+        let common = Arc::new(common(&config, tls, quic, keyring, &lifecycle, &metrics));
+        let ports = log_threads.queues.into_iter().enumerate().map(|(shard, (log, readers))| Ports {
+            shard: ShardId(shard as u16),
+            log,
+            readers,
+            mailboxes: mailboxes.clone(),
+            faults: faults.clone(),
+            metrics: metrics.clone(),
+            clock: log_threads.clock,
+        });
+        let maker = ShardMaker { common, log_info, durability: log.durability(), pins: pins(&config) };
+        let (shards, probes) = maker.start_all(listeners, ports, &lifecycle)?;
+        let admin = Admin { lifecycle: lifecycle.clone(), metrics: metrics.clone(), shards: probes };
         let (stop_admin, admin_stopped) = oneshot::channel();
         let admin = admin.start(admin_listener, admin_stopped)?;
         Ok(NodeHandle {
@@ -148,12 +154,111 @@ impl Node {
             admin_addr,
             ca,
             lifecycle,
+            sweeping: sweeper(&config, &log, &mailboxes, &metrics).start()?,
             metrics,
+            mailboxes,
+            faults,
             drain: Duration::from_secs(config.drain_seconds.into()),
-            shard: Some(shard.start()?),
-            others: std::iter::once(log_thread).chain(reader_threads).collect(),
+            shards,
+            others: log_threads.threads,
             admin: Some((stop_admin, admin)),
         })
+    }
+}
+
+/// What makes shards: the same for all.
+struct ShardMaker {
+    common: Arc<Common>,
+    log_info: LogInfo,
+    durability: Durability,
+    pins: Vec<CoreId>,
+}
+
+type Shards = (Vec<JoinHandle<Result<(), ShardError>>>, Vec<mpsc::Sender<Probe>>);
+
+impl ShardMaker {
+    /// Starts all shards, or none.
+    fn start_all(
+        self,
+        listeners: Vec<TcpListener>,
+        ports: impl Iterator<Item = Ports>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Shards, StartError> {
+        let shards = listeners.len() as u16;
+        let sessions = Arc::new(SessionDirectory::default());
+        let (mut threads, mut probes) = (Vec::new(), Vec::new());
+        for (listener, ports) in listeners.into_iter().zip(ports) {
+            let (probe, probed) = mpsc::channel::<Probe>(PROBES_MAX);
+            let core = ShardConfig {
+                log: self.log_info.clone(),
+                durability: self.durability,
+                seed: random()?,
+                shard: ports.shard,
+                shards,
+                incarnation: 0,
+                sessions: sessions.clone(),
+            };
+            let thread = ShardThread {
+                common: self.common.clone(),
+                listener,
+                core,
+                pin: self.pins.get(usize::from(ports.shard.0)).copied(),
+                ports,
+                probes: probed,
+                session_seed: u64::from_be_bytes(random()?),
+                quic_seed: random()?,
+            };
+            threads.push(thread.start().inspect_err(|_| lifecycle.stop())?);
+            probes.push(probe);
+        }
+        Ok((threads, probes))
+    }
+}
+
+fn sweeper(
+    config: &Config,
+    log: &Arc<dyn CommitLog>,
+    mailboxes: &Arc<Mailboxes>,
+    metrics: &Arc<Metrics>,
+) -> Sweeper {
+    Sweeper {
+        log: log.clone(),
+        policy: policy_of(&config.retention),
+        every: Duration::from_secs(config.retention.sweep_seconds.into()),
+        mailboxes: mailboxes.clone(),
+        metrics: metrics.clone(),
+    }
+}
+
+/// A processor for each shard, or none at all.
+fn pins(config: &Config) -> Vec<CoreId> {
+    let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+    if cores.len() >= config.shards as usize { cores } else { Vec::new() }
+}
+
+fn common(
+    config: &Config,
+    tls: Arc<rustls::ServerConfig>,
+    quic: Endpoints,
+    keyring: Arc<Keyring>,
+    lifecycle: &Arc<Lifecycle>,
+    metrics: &Arc<Metrics>,
+) -> Common {
+    let addresses = AddressLimits {
+        per_second: config.address_connections_per_second,
+        without_hello_max: config.address_without_hello_max,
+        loopback: config.address_limits_loopback,
+    };
+    Common {
+        tls,
+        quic: Arc::new(quic),
+        keyring,
+        lifecycle: lifecycle.clone(),
+        admission: NodeAdmission::new(config.connections_max as usize, addresses, metrics.clone()),
+        node: config.node.clone(),
+        keepalive: Duration::from_secs(config.keepalive_seconds.into()),
+        handshakes_per_second: config.handshakes_per_second,
+        hellos_per_second: config.hellos_per_second,
     }
 }
 
@@ -181,55 +286,13 @@ fn credentials(config: &Config) -> Result<Credentials, StartError> {
     Ok(Credentials { keyring: Arc::new(keyring), tls, ca })
 }
 
-fn bind(
+fn listening<T>(
     field: &'static str,
     address: SocketAddr,
     example_port: u16,
-) -> Result<std::net::TcpListener, StartError> {
-    tcp::bind(address).map_err(|source| StartError::Listen { field, address, example_port, source })
-}
-
-/// Pairs of ports that are tried where the configuration leaves the number open.
-const PORT_TRIES: usize = 16;
-
-/// The TCP listener and the UDP sockets of all shards, on the same number.
-fn bind_clients(
-    address: SocketAddr,
-    shards: u16,
-) -> Result<(std::net::TcpListener, SocketGroup), StartError> {
-    let tries = if address.port() == 0 { PORT_TRIES } else { 1 };
-    for left in (0..tries).rev() {
-        let listener = bind("listen", address, 17443)?;
-        match SocketGroup::bind(listener.local_addr()?, shards) {
-            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::AddrInUse => {}
-            Ok(sockets) => return Ok((listener, sockets)),
-            Err(error) => {
-                let source = std::io::Error::new(error.kind(), format!("UDP: {error}"));
-                return Err(StartError::Listen { field: "listen", address, example_port: 17443, source });
-            }
-        }
-    }
-    unreachable!("the last try returns")
-}
-
-fn quic(
-    config: &Config,
-    sockets: SocketGroup,
-    log_info: &LogInfo,
-    tls: &rustls::ServerConfig,
-    metrics: &Metrics,
-) -> Result<Arc<Endpoints>, StartError> {
-    let keys = QuicKeys::derive(log_info.id_key.as_bytes());
-    let steering = Steering::new(keys.steering, 1);
-    if let Err(error) = sockets.steer(steering) {
-        tracing::warn!(%error, "the kernel cannot steer QUIC packets: shards hand them to each other");
-    }
-    let counters = NetCounters {
-        misrouted: metrics.quic_misrouted.clone(),
-        dropped: metrics.quic_misrouted_dropped.clone(),
-    };
-    let keepalive = Duration::from_secs(config.keepalive_seconds.into());
-    Ok(Arc::new(Endpoints::new(sockets, steering, keys, tls, keepalive, counters)?))
+    bound: std::io::Result<T>,
+) -> Result<T, StartError> {
+    bound.map_err(|source| StartError::Listen { field, address, example_port, source })
 }
 
 fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
@@ -243,38 +306,39 @@ fn open(log: &dyn CommitLog) -> Result<LogInfo, StartError> {
     Ok(talaria_log::open(log, seeds)?)
 }
 
-type LogThreads = (JoinHandle<()>, Vec<JoinHandle<()>>, Ports);
+/// The log's writer and readers.
+struct LogThreads {
+    threads: Vec<JoinHandle<()>>,
+    /// One pair for each shard.
+    queues: Vec<(LogQueue, ReadQueue)>,
+    clock: Clock,
+}
 
-fn log_threads(
-    config: &Config,
-    log: &Arc<dyn CommitLog>,
-    log_info: &LogInfo,
-    lifecycle: &Arc<Lifecycle>,
-    metrics: &Arc<Metrics>,
-) -> Result<LogThreads, StartError> {
-    let mailbox = Arc::new(Mailbox::default());
-    let mailboxes = vec![mailbox.clone()];
-    let writer = LogWriter {
-        log: log.clone(),
-        last_commit: log_info.commit,
-        mailboxes: mailboxes.clone(),
-        lifecycle: lifecycle.clone(),
-        metrics: metrics.clone(),
-    };
-    let readers = Readers { log: log.clone(), mailboxes, metrics: metrics.clone() };
-    let (log_queues, log_thread) = writer.start()?;
-    let (read_queues, reader_threads) = readers.start(config.reader_threads as usize)?;
-    let [log_queue] = <[_; 1]>::try_from(log_queues).unwrap_or_else(|_| unreachable!("one shard, one queue"));
-    let [read_queue] =
-        <[_; 1]>::try_from(read_queues).unwrap_or_else(|_| unreachable!("one shard, one queue"));
-    let ports = Ports {
-        log: log_queue,
-        readers: read_queue,
-        mailbox,
-        metrics: metrics.clone(),
-        clock: Clock::start(),
-    };
-    Ok((log_thread, reader_threads, ports))
+impl LogThreads {
+    fn start(
+        config: &Config,
+        log: &Arc<dyn CommitLog>,
+        log_info: &LogInfo,
+        lifecycle: &Arc<Lifecycle>,
+        metrics: &Arc<Metrics>,
+        mailboxes: &Arc<Mailboxes>,
+    ) -> Result<Self, StartError> {
+        let writer = LogWriter {
+            log: log.clone(),
+            last_commit: log_info.commit,
+            mailboxes: mailboxes.clone(),
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+        };
+        let readers = Readers { log: log.clone(), mailboxes: mailboxes.clone(), metrics: metrics.clone() };
+        let (log_queues, writer) = writer.start()?;
+        let (read_queues, readers) = readers.start(config.reader_threads as usize)?;
+        Ok(Self {
+            threads: std::iter::once(writer).chain(readers).collect(),
+            queues: log_queues.into_iter().zip(read_queues).collect(),
+            clock: Clock::start(),
+        })
+    }
 }
 
 impl NodeHandle {
@@ -284,7 +348,7 @@ impl NodeHandle {
         self.lifecycle.drain(Instant::now() + self.drain);
     }
 
-    /// Ends when no connection is left: after a shutdown, or because the shard failed.
+    /// Ends when no connection is left: after a shutdown, or because a shard failed.
     pub async fn stopped(&self) {
         let mut phase = self.lifecycle.watch();
         let _gone = phase.wait_for(|phase| *phase == crate::lifecycle::Phase::Stopped).await;
@@ -298,16 +362,21 @@ impl NodeHandle {
     /// Drains, waits until the log has taken all that was accepted, and ends all threads.
     ///
     /// # Errors
-    /// The shard had failed before.
+    /// A shard had failed before.
     pub fn shutdown(mut self) -> Result<(), ShardError> {
         self.begin_shutdown();
         self.join()
     }
 
     fn join(&mut self) -> Result<(), ShardError> {
-        let shard =
-            self.shard.take().map_or(Ok(()), |shard| shard.join().unwrap_or(Err(ShardError::Panicked)));
-        // The shard's queues are gone now: writer and readers end when they have done all that was in them.
+        if let Some(sweeping) = self.sweeping.take() {
+            sweeping.stop();
+        }
+        let mut ended = Ok(());
+        for shard in self.shards.drain(..) {
+            ended = ended.and(shard.join().unwrap_or(Err(ShardError::Panicked)));
+        }
+        // The shards' queues are gone now: writer and readers end when they have done all that was in them.
         for thread in self.others.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a log thread panicked");
@@ -317,7 +386,20 @@ impl NodeHandle {
             drop(stop);
             let _panicked = thread.join();
         }
-        shard
+        ended
+    }
+
+    /// For tests: this shard's core panics at its next input, at once if there is none.
+    #[doc(hidden)]
+    pub fn panic_shard(&self, shard: u16) {
+        self.faults.panic_core(ShardId(shard));
+        self.mailboxes.of(ShardId(shard)).wake();
+    }
+
+    /// For tests: the next session of this shard that receives something panics.
+    #[doc(hidden)]
+    pub fn panic_session(&self, shard: u16) {
+        self.faults.panic_session(ShardId(shard));
     }
 }
 

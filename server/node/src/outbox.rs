@@ -28,6 +28,8 @@ pub(crate) enum SessionEffect {
     Deliver { conversation: ConversationId, lane: Lane, frame: Bytes, cost: Credit },
     /// Say GoAway.
     End { code: ErrorCode, message: String },
+    /// The core that knew the session is gone.
+    Lost,
 }
 
 /// See the module. A clone is another handle.

@@ -13,16 +13,17 @@ use talaria_core::{
     effect::ReadId,
     limits::READS_IN_FLIGHT_MAX,
     log::{ReadAnswer, ReadOp},
+    peer::ShardId,
 };
 use talaria_log::CommitLog;
 
 use crate::{
-    mailbox::{Mailbox, Message},
+    mailbox::{Completion, Mailboxes},
     metrics::Metrics,
 };
 
 struct Job {
-    shard: usize,
+    shard: ShardId,
     read: ReadId,
     what: ReadOp,
 }
@@ -30,7 +31,7 @@ struct Job {
 /// Where a shard puts its reads. It has a place for each that the shard may have under way.
 #[derive(Clone)]
 pub struct ReadQueue {
-    shard: usize,
+    shard: ShardId,
     jobs: Sender<Job>,
 }
 
@@ -53,8 +54,8 @@ impl ReadQueue {
 pub struct Readers {
     /// The log.
     pub log: Arc<dyn CommitLog>,
-    /// One per shard.
-    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Of all shards.
+    pub mailboxes: Arc<Mailboxes>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -65,9 +66,10 @@ impl Readers {
     /// # Errors
     /// The system gives no thread.
     pub fn start(self, threads: usize) -> std::io::Result<(Vec<ReadQueue>, Vec<JoinHandle<()>>)> {
-        let shards = self.mailboxes.len();
-        let (sender, receiver) = bounded(shards * READS_IN_FLIGHT_MAX);
-        let queues = (0..shards).map(|shard| ReadQueue { shard, jobs: sender.clone() }).collect();
+        let shards = self.mailboxes.shards();
+        let (sender, receiver) = bounded(usize::from(shards) * READS_IN_FLIGHT_MAX);
+        let queues =
+            (0..shards).map(|shard| ReadQueue { shard: ShardId(shard), jobs: sender.clone() }).collect();
         let handles = (0..threads).map(|number| {
             let (readers, receiver) = (self.clone(), receiver.clone());
             let name = format!("log-reader-{number}");
@@ -80,7 +82,7 @@ impl Readers {
     fn run(&self, jobs: &Receiver<Job>) {
         while let Ok(Job { shard, read, what }) = jobs.recv() {
             let answer = self.read(&what);
-            self.mailboxes[shard].post(Message::Read(read, answer));
+            self.mailboxes.of(shard).complete(Completion::Read(read, answer));
         }
     }
 

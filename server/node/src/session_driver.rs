@@ -2,7 +2,12 @@
 //! machine, what that lets through into the shard; the shard's effects come back as frames. No socket and no waiting
 //! in here; tokens are verified here, since the machine knows no users.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use talaria_core::effect::{Identity, Input, SessionKey};
@@ -25,9 +30,12 @@ use talaria_protocol::{
 use crate::{
     auth::{Keyring, TokenError, Verified},
     clock::Clock,
+    limits::{RECONNECT_SPREAD_MS, RECONNECT_SPREAD_MS_MAX, RESTART_RETRY_AFTER_MS},
     metrics::Metrics,
     outbox::{Outbox, SessionEffect},
+    pace::{Openings, Turns},
     shard_host::ShardHost,
+    transport::Admission,
 };
 
 /// What all sessions of a shard share.
@@ -42,6 +50,25 @@ pub(crate) struct SessionContext {
     pub(crate) durability: Durability,
     /// Drawn at the start; makes session ids and spreads reconnects.
     pub(crate) seed: u64,
+    /// How fast sessions are opened.
+    pub(crate) openings: Openings,
+    /// Turns of those without a session.
+    pub(crate) turns: Turns,
+    pub(crate) admission: Rc<Admission>,
+    /// Connections that the node takes in a second, all shards.
+    pub(crate) node_handshakes_per_second: u32,
+}
+
+impl SessionContext {
+    /// Over how long the clients of a node that goes come back: as long as it takes to let them all in, within bounds.
+    pub(crate) fn reconnect_spread_ms(&self) -> u32 {
+        spread_ms(self.admission.node_connections(), self.node_handshakes_per_second)
+    }
+}
+
+fn spread_ms(connections: usize, per_second: u32) -> u32 {
+    let needed_ms = connections as u64 * 1000 / u64::from(per_second.max(1));
+    u32::try_from(needed_ms).unwrap_or(u32::MAX).clamp(RECONNECT_SPREAD_MS, RECONNECT_SPREAD_MS_MAX)
 }
 
 /// Where a session is with its identity.
@@ -191,6 +218,10 @@ impl SessionDriver {
         if self.has_ended() {
             return;
         }
+        let host = &self.context.host;
+        if self.is_open() && host.faults().take_session(host.shard()) {
+            std::panic::panic_any("a fault that a test brings about");
+        }
         self.context.metrics.bytes_received.increment(bytes.len() as u64);
         self.decoder.extend(bytes);
         self.handle_frames();
@@ -307,6 +338,11 @@ impl SessionDriver {
     }
 
     fn on_hello(&mut self, hello: Hello) {
+        // First: a token costs more to verify than this.
+        if let Err(after_ms) = self.context.openings.admit(Instant::now(), |bound| self.jitter(bound)) {
+            self.context.metrics.hellos_paced.increment(1);
+            return self.refuse(ErrorCode::Busy, "too many sessions are being opened".to_owned(), after_ms);
+        }
         let unix_ms = self.context.clock.now().unix_ms;
         let Verified { subject, expires_ms } =
             match self.context.keyring.verify(&hello.token, &hello.tenant, unix_ms) {
@@ -384,7 +420,17 @@ impl SessionDriver {
                 self.session.send_of(conversation, lane, frame);
             }
             SessionEffect::End { code, message } => self.session.end(code, message),
+            SessionEffect::Lost => self.on_lost(),
         }
+    }
+
+    /// The core does not know this session any more. One that it never knew goes on.
+    fn on_lost(&mut self) {
+        if matches!(self.stage, Stage::Unknown) {
+            return;
+        }
+        let after_ms = self.jitter(self.context.reconnect_spread_ms()).max(RESTART_RETRY_AFTER_MS);
+        self.end(ErrorCode::Internal, "a part of the server begins anew", after_ms);
     }
 
     fn take_credit(&mut self, cost: Credit) {

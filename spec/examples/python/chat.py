@@ -96,6 +96,8 @@ class Chat:
             say("sent", seq=sent["seq"], duplicate=sent.get("duplicate", False), durability=sent.get("durability", 0))
         while self.count() < self.options.expect and time.monotonic() < self.deadline:
             self.again(lambda: self.client.pump(0.2))
+            for conversation in [id_ for id_, held in self.client.store.conversations.items() if held.gaps]:
+                self.again(lambda conversation=conversation: self.client.fill_gaps(conversation))
         missing = self.options.expect - self.count()
         for conversation in list(self.client.store.conversations):
             entries = self.again(lambda conversation=conversation: self.client.verify(conversation))

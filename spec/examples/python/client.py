@@ -62,7 +62,9 @@ class Conversation:
     seq: int = 0
     chain: bytes = ZERO_CHAIN
     entries: dict[int, Held] = field(default_factory=dict)
-    gaps: list[tuple[int, int]] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # what was Skipped, first and last seq
+    first_seq: int = 1  # the log's oldest, as far as it was told
+    chains: dict[int, bytes] = field(default_factory=dict)  # told by Skipped and Truncated, seq → chain(seq)
     caught_up: bool = False
     ahead: dict[int, bytes] = field(default_factory=dict)  # entries that wait for a content to be fetched
     fetching: bool = False
@@ -408,47 +410,72 @@ class Client:
     def _on_changed(self, body):  # [DLV-36]
         self._resume([body["conversation"]["conversation"]])
 
-    def _on_caught_up(self, body):  # [DLV-44]
+    def _on_caught_up(self, body):  # [DLV-44] [DLV-84]
         held = self._held(body)
+        if held is None or not held.resumed:
+            return
         held.caught_up = True
         if not held.fetching and held.seq != body.get("head", 0):
             raise Damage(f"{body['conversation'].hex()}: caught up at {body.get('head', 0)}, held up to {held.seq}")
         if not held.fetching and body.get("chain", held.chain) != held.chain:
             raise Damage(f"{body['conversation'].hex()}: the chain at {held.seq} is another than the log's")
 
-    def _on_skipped(self, body):  # [DLV-41]
+    def _on_skipped(self, body):  # [DLV-41] [DLV-84]
         held = self._held(body)
-        if body["from"] != held.seq + 1:
-            raise Damage(f"{body['conversation'].hex()}: skipped from {body['from']} after {held.seq}")
-        held.gaps.append((body["from"], body["to"]))
+        if held is None or body["to"] <= held.seq:
+            return
+        if body["from"] > held.seq + 1:
+            if held.resumed:
+                raise Damage(f"{body['conversation'].hex()}: skipped from {body['from']} after {held.seq}")
+            return
+        held.gaps.append((held.seq + 1, body["to"]))
         held.seq, held.chain = body["to"], body["chain"]
+        held.chains[held.seq] = held.chain
         self._settle_token()
 
-    def _on_truncated(self, body):  # [DLV-42]
-        held = self._held(body)
-        held.seq, held.chain = body["first_seq"] - 1, body["chain"]
+    def _on_truncated(self, body):  # [DLV-42] [DLV-82] [DLV-84]
+        held, before = self._held(body), body["first_seq"] - 1
+        if held is None or before < held.seq:
+            return
+        if held.chain != body["chain"] if before == held.seq else self._contradicts(held, before, body["chain"]):
+            held.entries.clear()  # Of a fork that the log has forgotten.
+            held.chains.clear()
+        held.first_seq = body["first_seq"]
+        held.gaps = [(max(first, held.first_seq), last) for first, last in held.gaps if last >= held.first_seq]
+        held.seq, held.chain = before, body["chain"]
+        held.chains[before] = held.chain
+        self._settle_token()
+
+    @staticmethod
+    def _contradicts(held, seq, chain):
+        """A chain is held at this seq, and it is another."""
+        mine = held.entries[seq].chain if seq in held.entries else held.chains.get(seq, chain)
+        return mine != chain
 
     def _on_epoch_changed(self, body):  # [DLV-43]
         held, first = self._held(body), body["first_seq"]
-        kept = held.entries.get(first - 1)
-        if kept and kept.chain != body["chain"]:
+        if held is None:
+            return
+        if self._contradicts(held, first - 1, body["chain"]):
             raise Damage(f"{body['conversation'].hex()}: chain({first - 1}) differs below a fork")
         held.entries = {seq: entry for seq, entry in held.entries.items() if seq < first}
+        held.chains = {seq: chain for seq, chain in held.chains.items() if seq < first}
+        held.gaps = [(begin, min(last, first - 1)) for begin, last in held.gaps if begin < first]
         held.epoch, held.seq, held.chain = body.get("epoch", 0), first - 1, body["chain"]
         held.resumed = False
         self._resume([body["conversation"]])
 
     def _held(self, body):
-        held = self.store.conversations.get(body["conversation"])
-        if held is None or not held.resumed:
-            raise Damage(f"{body['conversation'].hex()}: was not resumed")
-        return held
+        """The conversation; None for one that the store has not (any more)."""
+        return self.store.conversations.get(body["conversation"])
 
     # -- entries
 
     def _on_deliver(self, body):
         held, encoded = self._held(body), body["entry"]
         self._count(encoded)
+        if held is None or not held.resumed and parse_entry(encoded).seq != held.seq + 1:  # [DLV-84]
+            return
         if held.fetching:
             held.ahead[parse_entry(encoded).seq] = encoded
         else:
@@ -492,8 +519,15 @@ class Client:
             held.fetching = False
             if name == "error":
                 raise CodeError("History", body)
-            for encoded in body.get("entries", []):
+            entries = body.get("entries", [])
+            for encoded in entries:
                 self._count(encoded)
+            if not entries or parse_entry(entries[0]).seq > held.seq + 1:  # Retention took it: the log says where to go on.
+                held.ahead.clear()
+                held.resumed = False
+                self._resume([conversation])
+                return
+            for encoded in entries:
                 self._take(conversation, held, encoded)
             while not held.fetching and (encoded := held.ahead.pop(held.seq + 1, None)) is not None:
                 self._take(conversation, held, encoded)
@@ -513,21 +547,50 @@ class Client:
             entries.append(parse_entry(encoded))
         return body.get("chain_before", b""), entries, body.get("more", False)
 
+    def fill_gaps(self, conversation):
+        """Reads what was Skipped into the store; the number of entries. What retention took of it stays away. [DLV-41]"""
+        held, count = self.store.conversations[conversation], 0
+        while held.gaps:
+            first, last = held.gaps[0]
+            before, entries, _more = self.history(conversation, first)
+            entries = [entry for entry in entries if entry.seq <= last]
+            if not entries:
+                held.gaps.pop(0)
+                continue
+            if self._contradicts(held, entries[0].seq - 1, before):
+                raise Damage(f"{conversation.hex()}: chain({entries[0].seq - 1}) differs before a gap")
+            chain = before
+            for entry in entries:
+                if (leaf_ := entry.leaf()) is None:
+                    raise Damage(f"{conversation.hex()}: history has no content for {entry.seq}")
+                chain = next_chain(conversation, entry.seq, chain, leaf_)
+                if self._contradicts(held, entry.seq, chain):
+                    raise Damage(f"{conversation.hex()}: chain({entry.seq}) differs")
+                content = None if entry.raw_content is None else wire.decode("Content", entry.raw_content)
+                stored = held.entries[entry.seq] = Held(entry.seq, entry.header, content, leaf_, chain)
+                self.on_entry(conversation, stored)
+            count += len(entries)
+            held.gaps[0] = (entries[-1].seq + 1, last)
+            if entries[-1].seq == last:
+                held.gaps.pop(0)
+        return count
+
     def verify(self, conversation):
-        """Reads the whole conversation and compares it with what is held; the number of entries. [DLV-63]"""
+        """Reads all that the log has and compares it with what is held; the number of entries. [DLV-63] [DLV-86]"""
         held, at, count, chain = self.store.conversations[conversation], 0, 0, None
         while True:
             before, entries, more = self.history(conversation, at + 1)
             if entries and chain is not None and before != chain:
                 raise Damage(f"{conversation.hex()}: pages do not join at {at}")
+            if entries and not count:
+                at = entries[0].seq - 1
             chain = before
             for entry in entries:
-                if count and entry.seq != at + 1 or (leaf_ := entry.leaf()) is None:
+                if entry.seq != at + 1 or (leaf_ := entry.leaf()) is None:
                     raise Damage(f"{conversation.hex()}: history has {entry.seq} after {at}")
                 at, count = entry.seq, count + 1
                 chain = next_chain(conversation, at, chain, leaf_)
-                mine = held.entries.get(at)
-                if mine and mine.chain != chain or at == held.seq and held.chain != chain:
+                if self._contradicts(held, at, chain) or at == held.seq and held.chain != chain:
                     raise Damage(f"{conversation.hex()}: chain({at}) differs")
             if not more:
                 return count

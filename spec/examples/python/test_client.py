@@ -19,6 +19,7 @@ class FakeServer:
     def __init__(self):
         self.entries, self.chains, self.ids, self.epoch = [], [protocol.ZERO_CHAIN], {}, 100
         self.lose_answers = 0
+        self.first, self.backlog_max, self.page, self.cut_at_history = 1, 500, 2, None
         self.acked, self.failures = 0, []
         self.append(ALICE, 1, {"membership": {"created": True, "changes": [
             {"user": ALICE, "subject": "alice", "action": 1}, {"user": BOB, "subject": "bob", "action": 1}]}}, kind=4)
@@ -63,7 +64,7 @@ class FakeServer:
 
     def state(self):
         return {"conversation": CONVERSATION, "kind": 1, "head": len(self.entries), "epoch": self.epoch,
-                "first_seq": 1, "member": True}
+                "first_seq": self.first, "member": True}
 
     def do_hello(self, send, body, _next):
         send("welcome", {"session_id": bytes(16), "user_id": ALICE, "device_number": 1, "protocol": 1, "limits": LIMITS,
@@ -83,9 +84,17 @@ class FakeServer:
                 send("epoch_changed", {"conversation": CONVERSATION, "first_seq": head + 1, "chain": self.chains[head],
                                        "epoch": 100})
                 continue
-            if seq and cursor["chain"] != self.chains[seq]:
+            truncated = seq < self.first - 1 or seq and seq == self.first - 1 and cursor["chain"] != self.chains[seq]
+            if truncated:
+                seq = self.first - 1
+                send("truncated", {"conversation": CONVERSATION, "first_seq": self.first, "chain": self.chains[seq]})
+            elif seq and cursor["chain"] != self.chains[seq]:
                 send("error", {"code": 68, "conversation": CONVERSATION, "message": "no"})
                 continue
+            if len(self.entries) - seq > self.backlog_max:
+                to = len(self.entries) - self.page
+                send("skipped", {"conversation": CONVERSATION, "from": seq + 1, "to": to, "chain": self.chains[to]})
+                seq = to
             connection_next["seq"] = seq + 1
             self.deliver(send, connection_next)
             send("caught_up", {"conversation": CONVERSATION, "head": len(self.entries)})
@@ -116,10 +125,12 @@ class FakeServer:
         return True
 
     def do_history(self, send, body, _next):
-        first = body.get("from", 0)
+        self.first, self.cut_at_history = self.cut_at_history or self.first, None
+        first = max(body.get("from", 0), self.first)
         page = [self.entry(seq) for seq in range(first, min(first + 1, len(self.entries)) + 1)]
         send("history_page", {"request_id": body["request_id"], "chain_before": self.chains[first - 1], "entries": page,
-                              "first_seq": 1, "head": len(self.entries), "more": first + len(page) <= len(self.entries)})
+                              "first_seq": self.first, "head": len(self.entries),
+                              "more": first + len(page) <= len(self.entries)})
         return True
 
     def do_ack(self, _send, body, _next):
@@ -189,6 +200,19 @@ class ClientTest(unittest.TestCase):
         self.until(lambda: other.conversations[CONVERSATION].seq == 5)
         self.assertEqual(self.texts(other), [None, "mine", "echo mine", "too", "echo too"])
 
+    def test_own_content_that_retention_takes_before_it_is_read_is_gone(self):
+        self.client.open()
+        self.client.send(self.client.direct_with("bob"), {"text": "mine"})
+        self.client.send(CONVERSATION, {"text": "too"})
+        other = talaria.Store(self.store.device_id)
+        self.client.close()
+        self.client, self.server.cut_at_history = self.new_client(other), 4
+        self.client.open()
+        self.until(lambda: CONVERSATION in other.conversations and other.conversations[CONVERSATION].seq == 5)
+        self.assertEqual(self.texts(other), [None, "too", "echo too"])
+        self.assertEqual(other.conversations[CONVERSATION].first_seq, 4)
+        self.assertFalse(self.server.failures)
+
     def test_a_fork_is_dropped_and_a_rewritten_entry_is_damage(self):
         self.client.open()
         self.client.send(self.client.direct_with("bob"), {"text": "a"})
@@ -212,6 +236,90 @@ class ClientTest(unittest.TestCase):
         self.server.entries[2] = (header, wire.encode("Content", {"text": "b"}), salt)
         with self.assertRaises(protocol.Damage):
             self.client.verify(CONVERSATION)
+
+    def test_a_long_backlog_is_skipped_and_its_gap_filled_from_the_history(self):
+        for n in range(2, 13):
+            self.server.append(BOB, 1, {"text": f"{n}"})
+        self.server.backlog_max = 5
+        self.client.open()
+        self.until(lambda: CONVERSATION in self.store.conversations and self.store.conversations[CONVERSATION].caught_up)
+        held = self.store.conversations[CONVERSATION]
+        self.assertEqual((self.texts(), held.gaps, held.seq), (["11", "12"], [(1, 10)], 12))
+        self.assertEqual(self.store.token["commit"], 5, "what was skipped counts as held")
+        self.server.first = 4  # Retention takes some of the gap meanwhile.
+        self.assertEqual(self.client.fill_gaps(CONVERSATION), 7)
+        self.assertEqual((self.texts(), held.gaps), ([f"{n}" for n in range(4, 13)], []))
+        self.assertEqual(self.client.verify(CONVERSATION), 9)
+        self.assertFalse(self.server.failures)
+
+    def test_a_gap_whose_history_does_not_fit_is_damage(self):
+        for n in range(2, 13):
+            self.server.append(BOB, 1, {"text": f"{n}"})
+        self.server.backlog_max = 5
+        self.client.open()
+        self.until(lambda: CONVERSATION in self.store.conversations and self.store.conversations[CONVERSATION].caught_up)
+        header, _content, salt = self.server.entries[9]
+        self.server.entries[9] = (header, wire.encode("Content", {"text": "another"}), salt)
+        with self.assertRaises(protocol.Damage):
+            self.client.fill_gaps(CONVERSATION)
+
+    def held_up_to_3(self):
+        self.client.open()
+        self.client.send(self.client.direct_with("bob"), {"text": "a"})
+        self.until(lambda: self.store.conversations[CONVERSATION].seq == 3)
+        self.client.close()
+        return self.store.conversations[CONVERSATION]
+
+    def test_truncated_goes_on_from_there_and_the_chain_is_checked(self):
+        held = self.held_up_to_3()
+        for n in range(4, 10):
+            self.server.append(BOB, 1, {"text": f"{n}"})
+        self.server.first = 7
+        self.client.open()
+        self.until(lambda: held.caught_up)
+        self.assertEqual(self.texts(), [None, "a", "echo a", "7", "8", "9"])
+        self.assertEqual((held.seq, held.first_seq, held.chain), (9, 7, self.server.chains[9]))
+        self.assertEqual(self.client.verify(CONVERSATION), 3)
+        self.assertEqual(self.server.acked, 9)
+        self.server.chains[6] = bytes(32)
+        with self.assertRaises(protocol.Damage):
+            self.client.verify(CONVERSATION)
+
+    def test_a_cursor_just_before_what_is_left_is_good(self):
+        held = self.held_up_to_3()
+        self.server.append(BOB, 1, {"text": "4"})
+        self.server.first = 4
+        self.client.open()
+        self.until(lambda: held.caught_up)
+        self.assertEqual((self.texts(), held.first_seq), ([None, "a", "echo a", "4"], 1))
+
+    def test_a_fork_that_the_log_has_forgotten_is_dropped(self):
+        held = self.held_up_to_3()
+        del self.server.entries[2:], self.server.chains[3:]
+        for n in range(3, 6):
+            self.server.append(BOB, 1, {"text": f"other {n}"})
+        self.server.first = 4
+        self.client.open()
+        self.until(lambda: held.caught_up)
+        self.assertEqual((self.texts(), held.chain), (["other 4", "other 5"], self.server.chains[5]))
+        self.assertFalse(self.server.failures)
+
+    def test_what_comes_after_a_delivery_has_stopped_is_taken_if_it_is_next(self):
+        held = self.held_up_to_3()
+        for n in range(4, 7):
+            self.server.append(BOB, 1, {"text": f"{n}"})
+        self.client.open()
+        self.until(lambda: held.caught_up)
+        held.seq, held.chain, held.resumed = 3, self.server.chains[3], False
+        for seq in (5, 4, 6):
+            self.client._on_deliver({"conversation": CONVERSATION, "entry": self.server.entry(seq)})
+        self.client._on_caught_up({"conversation": CONVERSATION, "head": 99})
+        self.client._on_skipped({"conversation": CONVERSATION, "from": 9, "to": 10, "chain": bytes(32)})
+        self.assertEqual(held.seq, 4)
+        self.client._on_deliver({"conversation": bytes([8] * 16), "entry": self.server.entry(5)})
+        held.resumed = True
+        with self.assertRaises(protocol.Damage):
+            self.client._on_deliver({"conversation": CONVERSATION, "entry": self.server.entry(6)})
 
 
 if __name__ == "__main__":

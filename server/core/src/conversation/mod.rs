@@ -12,6 +12,7 @@
 
 mod admit;
 mod assign;
+mod cut;
 mod dedup;
 mod durable;
 mod membership;
@@ -42,6 +43,8 @@ enum Bar {
     Membership,
     /// The log is asked about client message ids.
     Dedup,
+    /// The oldest entries are going.
+    Cut,
 }
 
 /// A conversation in memory. See the module.

@@ -6,10 +6,10 @@ use talaria_protocol::{
     error_code::ErrorCode,
     hlc::Hlc,
     ids::{ClientMessageId, UserId},
-    message::{Peer, RequestId},
+    message::Peer,
 };
 
-use crate::effect::SessionKey;
+use crate::peer::{AskId, ShardId};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,10 +115,12 @@ pub enum ReplyKind {
 /// A request that waits for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiter {
-    /// Who asked.
-    pub session: SessionKey,
+    /// Which shard asked.
+    pub shard: ShardId,
     /// What to name in the answer.
-    pub request_id: RequestId,
+    pub ask: AskId,
+    /// For whom.
+    pub user: UserId,
     /// Which frame answers.
     pub reply: ReplyKind,
 }

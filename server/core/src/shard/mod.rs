@@ -1,48 +1,63 @@
-//! A shard: the conversations and users of its slots, the sessions of its connections, and what is under way to
-//! and from the log. One input at a time; effects queue up until they are polled. It never waits: what needs
-//! the log is parked, in bounded queues, or refused as `Busy`.
+//! A shard, one of the N of a node. It has two sides, which know each other by messages only:
+//!
+//! * the **home** side has the conversations and users of its slots: it alone appends to them, judges who may see what,
+//!   and orders the openings of a user's sessions;
+//! * the **session** side has the sessions of its connections: what they were granted, how far they are, what they asked.
+//!
+//! The session side asks the home of a conversation or user ([`crate::question`]) and is answered ([`crate::answer`]); the
+//! home fans entries out. Where both are on this shard a message goes through a queue inside [`Shard::handle`], else
+//! by [`Effect::Post`]; all else is the same. One input at a time; effects queue up until they are polled. Nothing
+//! waits: what needs the log or another shard is parked, in bounded queues, or refused as `Busy`.
 //!
 //! | file | what happens there |
 //! |---|---|
+//! | `mail` | messages: to itself, to others, not posted, a shard that begins anew |
+//! | `under_way` | what the log was asked, within its bounds |
+//! | `settle` | the log's word on operations and reads |
+//! | **`home/`** | |
+//! | `ask` | a conversation is loaded, asked, barred, unloaded |
+//! | `append` | a request is admitted; its answer |
+//! | `resume` | a cursor is compared with the log |
+//! | `page` | the next entries for a session that lags |
+//! | `lists` | history, members, the state |
+//! | `fan_out` | a durable entry, to every shard with sessions of who sees it |
+//! | `delivered` | how far each device is; it never goes back |
+//! | `retain` | the oldest entries go |
+//! | `users` | sessions are opened one after the other, and take over |
+//! | **`session/`** | |
 //! | `open` | sessions come and go |
 //! | `request` | a request is resolved (users by id) and finds its conversation |
-//! | `ask` | a conversation is loaded, asked, barred, unloaded |
-//! | `settle` | the log's word on an operation |
-//! | `resume` | a cursor is compared with the log |
-//! | `deliver` | fan-out, catch-up, credit |
-//! | `lists` | history, members, conversations, sync |
+//! | `answer` | the answer of a home finds what waits for it |
+//! | `resume` | cursors are offered, and acknowledged |
+//! | `deliver` | live entries, catch-up, credit, hints |
+//! | `lists` | what is read without a home: a user's conversations, what changed |
+//! | `gap` | entries were left out; a home has begun anew |
 
-mod ask;
-mod deliver;
-mod lists;
-mod open;
-mod request;
-mod resume;
+mod home;
+mod mail;
+mod session;
 mod settle;
+mod under_way;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use talaria_protocol::{
     error_code::ErrorCode,
     hlc::Hlc,
-    ids::{ConversationId, UserId},
     message::{Credit, Durability, RequestId, server::ServerFrame},
 };
 
-use self::{ask::Slot, open::OpeningWrite, request::Resolving};
+use self::{
+    home::Home,
+    mail::Mail,
+    session::Sessions,
+    under_way::{OpTarget, ReadTarget, UnderWay},
+};
 use crate::{
-    conversation::{Appended, Doubtful, Refusal, ReplyKind, Stamp, Waiter},
-    cursors::Cursors,
-    directory::Directory,
+    conversation::{Refusal, Stamp},
     effect::{Effect, Input, Now, OpId, ReadId, SessionKey},
-    limits::{
-        CONVERSATIONS_LOADED_MAX, LOG_BYTES_IN_FLIGHT_MAX, LOG_OPS_IN_FLIGHT_MAX, LOG_OPS_RESERVED,
-        READS_IN_FLIGHT_MAX,
-    },
-    log::{CursorWrite, LogInfo, LogOp, ReadOp},
+    limits::{CONVERSATIONS_LOADED_MAX, SHARDS_MAX},
+    log::{LogInfo, LogOp, ReadOp},
     peer::ShardId,
     salt::Salts,
     session_directory::SessionDirectory,
@@ -61,7 +76,8 @@ pub struct ShardConfig {
     pub shard: ShardId,
     /// How many there are.
     pub shards: u16,
-    /// How often this shard has begun: 0 at first.
+    /// How often this shard has begun: 0 at first. All numbers that it gives out (operations, reads, questions) are of
+    /// this incarnation; what comes back for an earlier one is ignored.
     pub incarnation: u32,
     /// Of the node.
     pub sessions: Arc<SessionDirectory>,
@@ -76,104 +92,30 @@ pub struct Queues {
     pub log_bytes: usize,
     /// Reads under way.
     pub reads: usize,
-    /// Sessions whose catch-up waits for a reader.
+    /// Pages for sessions that wait for a reader.
     pub waiting_to_read: usize,
-    /// Sessions that are being opened.
+    /// Sessions of this shard that are being opened.
     pub opening: usize,
+    /// Sessions of any shard that wait to be opened at their user's home, this shard.
+    pub opening_at_home: usize,
     /// Requests whose users are being looked up.
     pub resolving: usize,
     /// Inputs parked at conversations.
     pub parked: usize,
     /// Delivered cursors that are not in the log yet.
     pub cursors: usize,
-}
-
-/// Why an operation is under way.
-#[derive(Debug)]
-enum OpTarget {
-    /// An append of this conversation, of so many bytes.
-    Append(ConversationId, usize),
-    /// A session is opening.
-    Open(OpeningWrite),
-    /// Nobody waits for it.
-    Cursors(Vec<CursorWrite>),
-}
-
-/// Why a read is under way.
-#[derive(Debug)]
-enum ReadTarget {
-    Load(ConversationId),
-    Dedup(ConversationId, UserId, Vec<talaria_protocol::ids::ClientMessageId>),
-    Open(UserId),
-    Resolve(SessionKey, RequestId),
-    /// Of a cursor, at a seq.
-    Resume(SessionKey, ConversationId, talaria_protocol::message::Cursor, u64),
-    CatchUp(SessionKey, ConversationId),
-    History(SessionKey, RequestId, lists::HistoryRead),
-    List(SessionKey, RequestId, lists::ListRead),
-}
-
-impl ReadTarget {
-    /// The conversation that its answer will need. It stays in memory until then: a read whose conversation has to be
-    /// loaded again, which drives out another, might never come to an end.
-    fn conversation(&self) -> Option<ConversationId> {
-        match self {
-            Self::Resume(_, id, ..) | Self::CatchUp(_, id) => Some(*id),
-            _ => None,
-        }
-    }
-}
-
-/// What is under way to the log and from it, within its bounds.
-#[derive(Debug, Default)]
-struct UnderWay {
-    ops: HashMap<OpId, OpTarget>,
-    reads: HashMap<ReadId, ReadTarget>,
-    /// How many of the reads will need a conversation.
-    readers: HashMap<ConversationId, usize>,
-    op_bytes: usize,
-    last_id: u64,
-}
-
-impl UnderWay {
-    /// A send may be handed to the log.
-    fn has_room(&self) -> bool {
-        self.ops.len() + LOG_OPS_RESERVED < LOG_OPS_IN_FLIGHT_MAX && self.op_bytes < LOG_BYTES_IN_FLIGHT_MAX
-    }
-
-    /// One of the reserved places is free.
-    fn has_reserved_room(&self) -> bool {
-        self.ops.len() < LOG_OPS_IN_FLIGHT_MAX
-    }
-
-    fn can_read(&self) -> bool {
-        self.reads.len() < READS_IN_FLIGHT_MAX
-    }
-
-    fn begin_read(&mut self, read: ReadId, target: ReadTarget) {
-        if let Some(id) = target.conversation() {
-            *self.readers.entry(id).or_default() += 1;
-        }
-        self.reads.insert(read, target);
-    }
-
-    fn end_read(&mut self, read: ReadId) -> Option<ReadTarget> {
-        let target = self.reads.remove(&read)?;
-        if let Some(id) = target.conversation()
-            && let Some(readers) = self.readers.get_mut(&id)
-        {
-            *readers -= 1;
-            if *readers == 0 {
-                self.readers.remove(&id);
-            }
-        }
-        Some(target)
-    }
-
-    fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
-    }
+    /// Questions under way, to this shard itself included.
+    pub asks: usize,
+    /// Sessions that wait until they can ask.
+    pub waiting_to_ask: usize,
+    /// Acknowledgements that wait to be posted.
+    pub acks: usize,
+    /// News of sessions that wait for room at other shards.
+    pub control: usize,
+    /// Conversations with gaps that other shards are still to be told of.
+    pub gaps: usize,
+    /// Users whose conversations are being looked through after a gap.
+    pub sweeping: usize,
 }
 
 /// See the module.
@@ -183,46 +125,35 @@ pub struct Shard {
     now: Now,
     hlc: Hlc,
     salts: Salts,
-    directory: Directory,
-    slots: HashMap<ConversationId, Slot>,
-    /// Loaded conversations, in the order in which they are looked at for unloading.
-    loaded: VecDeque<ConversationId>,
-    loaded_max: usize,
-    resolving: HashMap<(SessionKey, RequestId), Resolving>,
-    /// Sessions whose catch-up waits for a reader, each once.
-    waiting_to_read: VecDeque<SessionKey>,
-    cursors: Cursors,
-    doubtful: Doubtful,
+    home: Home,
+    sessions: Sessions,
+    mail: Mail,
     under_way: UnderWay,
     effects: VecDeque<Effect>,
 }
 
 impl Shard {
-    /// A shard over an opened log.
+    /// A shard over an opened log. One that begins anew does so when all that its predecessor had handed to the log has
+    /// ended: no conversation is ever loaded while an append of it is under way.
     pub fn new(config: ShardConfig, now: Now) -> Self {
-        let salts = Salts::new(config.seed);
+        assert!(config.shard.0 < config.shards && config.shards <= SHARDS_MAX, "no such shard");
         Self {
-            config,
             now,
             hlc: Hlc::from_ms(now.unix_ms),
-            salts,
-            directory: Directory::default(),
-            slots: HashMap::new(),
-            loaded: VecDeque::new(),
-            loaded_max: CONVERSATIONS_LOADED_MAX,
-            resolving: HashMap::new(),
-            waiting_to_read: VecDeque::new(),
-            cursors: Cursors::default(),
-            doubtful: Doubtful::new(),
-            under_way: UnderWay::default(),
+            salts: Salts::new(config.seed),
+            home: Home::new(config.shards),
+            sessions: Sessions::new(config.sessions.clone(), config.shard, config.incarnation),
+            mail: Mail::new(&config),
+            under_way: UnderWay::new(config.incarnation),
             effects: VecDeque::new(),
+            config,
         }
     }
 
     /// The same, with fewer conversations in memory than [`CONVERSATIONS_LOADED_MAX`].
     #[must_use]
     pub fn with_conversations_loaded_max(mut self, conversations: usize) -> Self {
-        self.loaded_max = conversations.min(CONVERSATIONS_LOADED_MAX);
+        self.home.loaded_max = conversations.min(CONVERSATIONS_LOADED_MAX);
         self
     }
 
@@ -230,7 +161,10 @@ impl Shard {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {
-            Input::Open { session, identity, credit, .. } => self.on_open(session, identity, credit),
+            Input::Open { session, identity, credit, confirmed } => {
+                self.on_open(session, identity, credit, confirmed);
+            }
+            Input::Confirm { session } => self.on_confirm(session),
             Input::Close { session } => self.on_close(session),
             Input::Request { session, request_id, request } => self.on_request(session, request_id, request),
             Input::Ack { session, conversation, up_to } => self.on_ack(session, conversation, up_to),
@@ -238,15 +172,15 @@ impl Shard {
             Input::Credit { session, credit } => self.on_credit(session, credit),
             Input::Durable { op, outcome } => self.on_settled(op, outcome),
             Input::Read { read, answer } => self.on_read(read, answer),
-            Input::Confirm { .. }
-            | Input::Peer { .. }
-            | Input::NotPosted { .. }
-            | Input::Room { .. }
-            | Input::Restarted { .. }
-            | Input::Retain(_)
-            | Input::Timeout => {}
+            Input::Peer { from, message } => self.on_peer(from, message),
+            Input::NotPosted { to, message } => self.on_not_posted(to, message),
+            Input::Room { at } => self.on_room(at),
+            Input::Restarted { shard, incarnation } => self.on_restarted(shard, incarnation),
+            Input::Retain(retention) => self.on_retain(retention),
+            Input::Timeout => {}
         }
-        self.commit_due_cursors();
+        self.take_mail();
+        self.do_what_is_due();
     }
 
     /// The next effect.
@@ -256,7 +190,10 @@ impl Shard {
 
     /// When [`Input::Timeout`] is due, mono ms.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.cursors.due_ms()
+        [self.home.cursors.due_ms(), self.sessions.acks.due_ms(), self.sessions.ask_again_ms]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The clock, for `Welcome` and `Pong`.
@@ -265,36 +202,58 @@ impl Shard {
         self.hlc
     }
 
-    /// Sessions in the directory.
+    /// Sessions of this shard.
     pub fn sessions(&self) -> usize {
-        self.directory.sessions.len()
+        self.sessions.directory.sessions.len()
+    }
+
+    /// Sessions of users of this shard's slots, on whatever shard.
+    pub fn registered(&self) -> usize {
+        self.home.registered()
     }
 
     /// Conversations in memory.
     pub fn conversations_loaded(&self) -> usize {
-        self.loaded.len()
+        self.home.loaded.len()
     }
 
     /// Log operations and reads under way.
     pub fn under_way(&self) -> (usize, usize) {
-        (self.under_way.ops.len(), self.under_way.reads.len())
+        (self.under_way.ops(), self.under_way.reads())
     }
 
-    /// What waits now. Looks at every conversation in memory.
+    /// What waits now. Looks at every conversation and user in memory.
     pub fn queues(&self) -> Queues {
-        let parked = self.slots.values().map(|slot| match slot {
-            Slot::Loading(parked) | Slot::Ready(_, parked) => parked.len(),
-        });
         Queues {
-            log_ops: self.under_way.ops.len(),
+            log_ops: self.under_way.ops(),
             log_bytes: self.under_way.op_bytes,
-            reads: self.under_way.reads.len(),
-            waiting_to_read: self.waiting_to_read.len(),
-            opening: self.directory.opening.len(),
-            resolving: self.resolving.len(),
-            parked: parked.sum(),
-            cursors: self.cursors.len(),
+            reads: self.under_way.reads(),
+            waiting_to_read: self.home.waiting_to_read.len(),
+            opening: self.sessions.directory.opening.len(),
+            opening_at_home: self.home.opening(),
+            resolving: self.sessions.resolving.len(),
+            parked: self.home.parked(),
+            cursors: self.home.cursors.len(),
+            asks: self.mail.asks(),
+            waiting_to_ask: self.sessions.waiting.len() + self.sessions.waiting_longer.len(),
+            acks: self.sessions.acks.len(),
+            control: self.mail.control_kept(),
+            gaps: self.mail.gaps(),
+            sweeping: self.sessions.sweep.len(),
         }
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now_ms = self.now.mono_ms;
+        if self.sessions.ask_again_ms.is_some_and(|due| due <= now_ms) {
+            self.sessions.ask_again_ms = None;
+            let longer = std::mem::take(&mut self.sessions.waiting_longer);
+            self.sessions.waiting.extend(longer);
+            self.ask_again();
+            self.take_mail();
+        }
+        self.post_due_acks();
+        self.commit_due_cursors();
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -309,10 +268,7 @@ impl Shard {
 
     fn log(&mut self, what: LogOp, target: OpTarget) {
         let op = OpId(self.under_way.next_id());
-        if let OpTarget::Append(_, bytes) = &target {
-            self.under_way.op_bytes += bytes;
-        }
-        self.under_way.ops.insert(op, target);
+        self.under_way.begin_op(op, target);
         self.effects.push_back(Effect::Log { op, what });
     }
 
@@ -326,12 +282,6 @@ impl Shard {
         self.effects.push_back(Effect::Send { session, frame });
     }
 
-    fn end(&mut self, session: SessionKey, code: ErrorCode, message: &str) {
-        if self.directory.remove(session).is_some() {
-            self.effects.push_back(Effect::End { session, code, message: message.to_owned() });
-        }
-    }
-
     fn reply(&mut self, session: SessionKey, request_id: RequestId, frame: ServerFrame) {
         self.reply_at_cost(session, request_id, frame, Credit::default());
     }
@@ -343,7 +293,7 @@ impl Shard {
         frame: ServerFrame,
         cost: Credit,
     ) {
-        if self.directory.sessions.contains_key(&session) {
+        if self.sessions.directory.sessions.contains_key(&session) {
             self.effects.push_back(Effect::Reply { session, request_id, frame, cost });
         }
     }
@@ -359,48 +309,7 @@ impl Shard {
         self.reply(session, request_id, frame);
     }
 
-    /// Answers a request to append.
-    fn answer(&mut self, conversation: ConversationId, waiter: Waiter, answer: Result<Appended, Refusal>) {
-        let appended = match answer {
-            Ok(appended) => appended,
-            Err(refusal) => return self.refuse(waiter.session, waiter.request_id, &refusal),
-        };
-        let request_id = waiter.request_id;
-        let Appended { seq, epoch, hlc, duplicate } = appended;
-        let frame = match waiter.reply {
-            ReplyKind::Sent => {
-                let durability = self.config.durability;
-                ServerFrame::Sent(talaria_protocol::message::server::Sent {
-                    request_id,
-                    seq,
-                    epoch,
-                    hlc,
-                    durability,
-                    duplicate,
-                })
-            }
-            ReplyKind::Conversation => match self.state_for(waiter.session, conversation) {
-                Some(state) => {
-                    ServerFrame::ConversationResult { request_id, conversation: state, seq, duplicate }
-                }
-                None => return self.refuse(waiter.session, request_id, &Refusal::not_found()),
-            },
-        };
-        self.reply(waiter.session, request_id, frame);
-    }
-
-    fn commit_due_cursors(&mut self) {
-        loop {
-            if self.cursors.due_ms().is_some_and(|due| due <= self.now.mono_ms)
-                && !self.under_way.has_reserved_room()
-            {
-                return self.cursors.postpone(self.now.mono_ms);
-            }
-            let writes = self.cursors.take_due(self.now.mono_ms);
-            if writes.is_empty() {
-                return;
-            }
-            self.log(LogOp::Cursors(writes.clone()), OpTarget::Cursors(writes));
-        }
+    fn end(&mut self, session: SessionKey, code: ErrorCode, message: &str) {
+        self.effects.push_back(Effect::End { session, code, message: message.to_owned() });
     }
 }

@@ -115,7 +115,7 @@ fn a_loading_conversation_parks_only_so_many() {
     let ada = world.session("ada");
     let parked: Vec<_> =
         (0..PARKED_MAX as u64).map(|number| world.begin(ada, send(conversation, 10 + number, "x"))).collect();
-    assert_eq!(world.shard.queues().parked, PARKED_MAX);
+    assert_eq!(world.queues().parked, PARKED_MAX);
     for request in [send(conversation, 900, "x"), members(conversation)] {
         let refused = world.begin(ada, request);
         assert!(is_busy(&world.reply(ada, refused).expect("an answer")));
@@ -188,7 +188,7 @@ fn what_needs_a_read_is_refused_when_all_readers_are_taken() {
     world.begin(ada, send(conversation, 200, "no read"));
     world.credit(lagging, PLENTY);
     assert_eq!(world.heard(lagging), Vec::<String>::new());
-    assert_eq!(world.shard.queues().waiting_to_read, 1);
+    assert_eq!(world.queues().waiting_to_read, 1);
     world.settle();
     let heard = world.heard(lagging);
     assert_eq!((heard.len(), heard.last().map(String::as_str)), (81, Some("caught up 80")));
@@ -202,7 +202,7 @@ fn a_new_conversation_is_refused_when_none_can_leave_the_memory() {
     let (one, ..) = world.changed(ada, create_group(1, &["ben"]));
     let (two, ..) = world.changed(ada, create_group(2, &["ben"]));
     let (three, ..) = world.changed(ada, create_group(3, &["ben"]));
-    assert_eq!(world.shard.conversations_loaded(), 2);
+    assert_eq!(world.conversations_loaded(), 2);
     world.ask(ada, members(one));
     world.ask(ada, members(two));
     world.begin(ada, add(one, 4, &["cleo"]));
@@ -253,6 +253,6 @@ fn many_asks_of_nothing_cost_one_read() {
     for request_id in asked {
         assert_eq!(code(&world.reply(ada, request_id).expect("an answer")), Some(ErrorCode::NotFound));
     }
-    assert_eq!(world.shard.conversations_loaded(), 0);
+    assert_eq!(world.conversations_loaded(), 0);
     world.assert_at_rest();
 }

@@ -4,14 +4,14 @@ use talaria_core::{
     conversation::{
         Admission, Admit, AppendKind, AppendRequest, Conversation, ReplyKind, Sender, Stamp, Waiter,
     },
-    effect::SessionKey,
     log::Outcome,
+    peer::{AskId, ShardId},
 };
 use talaria_protocol::{
     entry::Urgency,
     hlc::Hlc,
     ids::{ClientMessageId, ConversationId, UserId},
-    message::{Peer, RequestId},
+    message::Peer,
 };
 
 use crate::support::requests::{id, text};
@@ -21,10 +21,10 @@ fn user(number: u8) -> Peer {
 }
 
 fn admit(conversation: &mut Conversation, number: u8, id: ClientMessageId, kind: AppendKind) -> Admission {
-    let request_id = RequestId::new(id.unix_ms()).expect("not 0");
+    let (shard, ask) = (ShardId(0), AskId(id.unix_ms()));
     conversation.admit(&Admit {
         sender: &Sender { peer: user(number), device: 1 },
-        waiter: Waiter { session: SessionKey(u64::from(number)), request_id, reply: ReplyKind::Sent },
+        waiter: Waiter { shard, ask, user: user(number).user, reply: ReplyKind::Sent },
         request: &AppendRequest { id, after: None, kind },
         room: true,
         stamp: Stamp { hlc: Hlc::from_ms(id.unix_ms()), salt: [number; 16], boot_epoch: 1 },

@@ -12,3 +12,5 @@ mod random;
 mod reading;
 mod sending;
 mod sessions;
+mod shards;
+mod truncation;

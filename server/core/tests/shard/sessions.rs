@@ -40,7 +40,7 @@ fn several_that_open_at_once_get_numbers_of_their_own() {
     let out = sessions.map(|session| world.take_out(session));
     assert_eq!(out[0], [Out::Opened(1), Out::End(ErrorCode::TakenOver)]);
     assert_eq!(out[1..], [vec![Out::Opened(2)], vec![Out::Opened(1)], vec![Out::Opened(3)]]);
-    assert_eq!(world.shard.sessions(), 3);
+    assert_eq!(world.sessions(), 3);
     world.assert_at_rest();
 }
 
@@ -81,7 +81,7 @@ fn a_session_is_taken_over_by_one_of_the_same_device_and_role_only() {
     // Its late close, and what it had asked for, touch nobody.
     world.handle(talaria_core::effect::Input::Close { session: main });
     assert_eq!(world.reply(main, request_id), None);
-    assert_eq!(world.shard.sessions(), 3);
+    assert_eq!(world.sessions(), 3);
     world.assert_at_rest();
 }
 
@@ -92,8 +92,8 @@ fn one_that_closes_while_it_opens_is_never_open() {
     world.close(sessions[0]);
     world.close(sessions[1]);
     world.settle();
-    assert_eq!(world.take_out(sessions[2]), [Out::Opened(2)]);
-    assert_eq!(world.shard.sessions(), 1);
+    assert_eq!(world.take_out(sessions[2]), [Out::Opened(1)], "those that closed got no number");
+    assert_eq!(world.sessions(), 1);
     world.close(sessions[2]);
     world.assert_at_rest();
 }
@@ -108,7 +108,7 @@ fn those_that_gave_up_do_not_wait() {
         world.close(session);
     }
     let last = open(&mut world, "ada", 1, Role::Main);
-    assert_eq!(world.shard.queues().opening, 2);
+    assert_eq!(world.queues().opening, 2);
     world.complete_read(0);
     world.settle();
     assert!(!world.is_open(first) && world.is_open(last));
@@ -152,6 +152,6 @@ fn one_that_is_gone_hears_nothing() {
     world.close(ada);
     world.close(ben);
     world.settle();
-    assert_eq!((world.shard.sessions(), world.shard.queues().resolving), (0, 0));
+    assert_eq!((world.sessions(), world.queues().resolving), (0, 0));
     world.assert_at_rest();
 }

@@ -46,6 +46,8 @@ pub(crate) struct Held {
     /// seq → leaf, and whether it was hidden.
     pub(crate) entries: BTreeMap<u64, (Leaf, bool)>,
     pub(crate) subscribed: Subscribed,
+    /// Told by `Truncated` that these are gone.
+    pub(crate) gone: Vec<std::ops::RangeInclusive<u64>>,
     /// `CaughtUp` has come since it was resumed.
     caught_up: bool,
     offered: u64,
@@ -56,7 +58,15 @@ impl Default for Held {
     fn default() -> Self {
         let cursor = Cursor::START;
         let subscribed = Subscribed::Wanted;
-        Self { cursor, entries: BTreeMap::new(), subscribed, caught_up: false, offered: 0, acked: 0 }
+        Self {
+            cursor,
+            entries: BTreeMap::new(),
+            subscribed,
+            gone: Vec::new(),
+            caught_up: false,
+            offered: 0,
+            acked: 0,
+        }
     }
 }
 
@@ -94,6 +104,8 @@ pub(crate) struct Device {
     pub(crate) role: Role,
     pub(crate) session: Option<SessionKey>,
     pub(crate) opened: bool,
+    /// Its peer has proved that it is there now.
+    pub(crate) confirmed: bool,
     /// The session that the one that opens takes over.
     replaced: Option<SessionKey>,
     pub(crate) outbox: Vec<Item>,
@@ -127,6 +139,7 @@ impl Device {
             role,
             session: None,
             opened: false,
+            confirmed: false,
             replaced: None,
             outbox: Vec::new(),
             held: HashMap::new(),
@@ -146,12 +159,34 @@ impl Device {
     // Connection.
 
     /// A new connection, which takes an old one over.
-    pub(crate) fn connect(&mut self, world: &mut World, window: Credit) {
+    pub(crate) fn connect(&mut self, world: &mut World, window: Credit, shard: u16, confirmed: bool) {
         self.replaced = self.session.filter(|_| self.opened);
         self.lose_connection();
         self.granted = window;
+        self.confirmed = confirmed;
         let identity = world.identity(self.name, self.number, self.role);
-        self.session = Some(world.open(identity, window));
+        self.session = Some(world.open_at(shard, identity, window, confirmed));
+    }
+
+    /// Its handshake is complete.
+    pub(crate) fn confirm(&mut self, world: &mut World, book: &mut Book) {
+        if let Some(session) = self.session
+            && !std::mem::replace(&mut self.confirmed, true)
+        {
+            let identity = world.identity(self.name, self.number, self.role);
+            world.confirm(session, &identity);
+            if self.opened {
+                self.check_taken_over(world, book);
+            }
+        }
+    }
+
+    /// Of one shard that is so at once; of many in the end.
+    fn check_taken_over(&mut self, world: &World, book: &mut Book) {
+        if let Some(old) = self.replaced.take() {
+            assert!(world.shards.len() > 1 || !world.is_open(old), "two sessions of one device and role");
+            book.saw("take-over");
+        }
     }
 
     pub(crate) fn disconnect(&mut self, world: &mut World) {
@@ -329,17 +364,21 @@ impl Device {
     pub(crate) fn on_out(&mut self, out: Out, world: &mut World, book: &mut Book) {
         match out {
             Out::Opened(_) => {
-                if let Some(old) = self.replaced.take() {
-                    assert!(!world.is_open(old), "two sessions of one device and role");
-                    book.saw("take-over");
+                if self.confirmed {
+                    self.check_taken_over(world, book);
                 }
                 self.opened = true;
-                self.clock = (world.shard.hlc(world.now).unix_ms(), world.now.mono_ms);
+                self.clock = (world.hlc().unix_ms(), world.now.mono_ms);
                 self.needs_sync = true;
                 self.sync();
             }
             Out::Refused(code) => {
                 assert!(code.retryable(), "refused for good: {code:?}");
+                self.lose_connection();
+            }
+            // A session of before, of another shard, was admitted after it.
+            Out::End(ErrorCode::TakenOver) if world.shards.len() > 1 => {
+                book.saw("taken over by an older one");
                 self.lose_connection();
             }
             Out::End(code) => panic!("{} {}: the session ended: {code:?}", self.name, self.number),
@@ -397,6 +436,9 @@ impl Device {
                     book.on_skipped(world, self.user, conversation, from, to, chain);
                 }
             }
+            ServerFrame::Truncated { conversation, first_seq, chain } => {
+                self.on_truncated(conversation, first_seq, chain, world, book);
+            }
             ServerFrame::EpochChanged { conversation, first_seq, chain, epoch } => {
                 book.saw("fork");
                 assert!(book.rollbacks > 0, "a fork, but the log never went back");
@@ -410,6 +452,25 @@ impl Device {
                 self.requests.remove(&request_id).expect("a request");
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn on_truncated(
+        &mut self,
+        id: ConversationId,
+        first_seq: u64,
+        chain: talaria_protocol::chain::Chain,
+        world: &World,
+        book: &mut Book,
+    ) {
+        book.saw("truncated");
+        let held = self.held.get_mut(&id).expect("resumed");
+        if first_seq > held.cursor.seq + 1 {
+            assert!(first_seq <= world.cuts.first_seq(id), "what is there is not truncated");
+            assert_eq!(world.stored(id, first_seq - 1).expect("it was there").chain, chain);
+            held.gone.push(held.cursor.seq + 1..=first_seq - 1);
+            held.cursor = Cursor { epoch: held.cursor.epoch, seq: first_seq - 1, chain };
+            self.keep_token();
         }
     }
 

@@ -1,10 +1,12 @@
-//! What the tests of a shard share. [`world`] is one shard over a log in memory, with everything between them in
+//! What the tests of a shard share. [`world`] is the shards of a node over a log in memory, with everything between them in
 //! the hands of the test; it checks what must hold of every effect. [`device`] is a client, [`sim`] lets many of
 //! them loose under faults, [`book`] keeps what happened, [`truth`] says what each should have seen, by brute force
 //! from the log.
 
 pub(crate) mod book;
+pub(crate) mod cuts;
 pub(crate) mod device;
+pub(crate) mod mail;
 pub(crate) mod requests;
 pub(crate) mod sim;
 pub(crate) mod truth;

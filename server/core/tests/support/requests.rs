@@ -223,6 +223,7 @@ fn in_short(out: &Out) -> String {
             EntryForm::Erased { .. } => format!("{} erased", entry.seq),
         },
         Out::Frame(ServerFrame::CaughtUp { head, .. }) => format!("caught up {head}"),
+        Out::Frame(ServerFrame::Truncated { .. }) => "Truncated".to_owned(),
         Out::Frame(ServerFrame::Skipped { from, to, .. }) => format!("skipped {from}..{to}"),
         Out::Frame(ServerFrame::EpochChanged { first_seq, .. }) => format!("fork at {first_seq}"),
         Out::Frame(ServerFrame::Changed(state)) => format!("changed {}", state.head),

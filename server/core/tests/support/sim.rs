@@ -1,9 +1,9 @@
-//! Many devices on one shard, with everything between them, the shard and the log in random order, under faults;
+//! Many devices on a node's shards, with everything between them, the shards and the log in random order, under faults;
 //! then all heals, and what happened is held against the truth. One seed gives one run.
 
 use std::collections::BTreeMap;
 
-use talaria_core::effect::Input;
+use talaria_core::{effect::Input, placement};
 use talaria_log::{CommitResult, MemoryLog};
 use talaria_protocol::{
     chain::Chain,
@@ -18,10 +18,11 @@ use talaria_protocol::{
 use super::{
     Rng,
     book::Book,
+    cuts::Cuts,
     device::{Device, Item, ToServer},
     requests::{send_after, subject},
     truth::{self, Truth},
-    world::World,
+    world::{World, shard_of_session},
 };
 
 const NAMES: [&str; 4] = ["ada", "ben", "cleo", "dan"];
@@ -37,12 +38,22 @@ pub(crate) struct Plan {
     pub(crate) read_failures: bool,
     pub(crate) conversations_loaded_max: usize,
     pub(crate) small_credit: bool,
+    pub(crate) shards: u16,
+    /// Shards begin anew.
+    pub(crate) restarts: bool,
+    /// Messages of a class that wait at a shard.
+    pub(crate) mail_max: usize,
+    pub(crate) refuse_percent: u64,
+    /// Some sessions are confirmed late.
+    pub(crate) unconfirmed: bool,
+    /// Old entries go.
+    pub(crate) cuts: bool,
 }
 
 impl Plan {
-    pub(crate) fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64, shards: u16) -> Self {
         let mut rng = Rng(seed);
-        Self {
+        let plan = Self {
             seed,
             steps: 300 + rng.below(700),
             crashes: rng.chance(60),
@@ -51,7 +62,15 @@ impl Plan {
             read_failures: rng.chance(40),
             conversations_loaded_max: if rng.chance(50) { 2 + rng.below(2) } else { usize::MAX },
             small_credit: rng.chance(60),
-        }
+            shards,
+            restarts: rng.chance(50),
+            mail_max: if rng.chance(25) { 1 + rng.below(6) } else { usize::MAX },
+            refuse_percent: if rng.chance(40) { rng.below(15) as u64 } else { 0 },
+            unconfirmed: rng.chance(40),
+            cuts: rng.chance(60),
+        };
+        let steps = plan.steps * if shards > 1 { 2 } else { 1 };
+        Self { steps, cuts: plan.cuts && !plan.rollbacks && !plan.log_failures, ..plan }
     }
 }
 
@@ -67,7 +86,10 @@ pub(crate) struct Sim {
 
 impl Sim {
     pub(crate) fn new(plan: Plan) -> Self {
-        let world = World::new(plan.conversations_loaded_max);
+        let mut world = World::of(plan.shards, plan.conversations_loaded_max);
+        world.mail.bound = plan.mail_max;
+        world.mail.refuse_percent = plan.refuse_percent;
+        world.mail.rng = Rng(plan.seed ^ 0xa11);
         let mut devices = Vec::new();
         for (index, name) in NAMES.into_iter().enumerate() {
             devices.push(Device::new(&world, name, 1, Role::Main));
@@ -88,7 +110,7 @@ impl Sim {
         self.book.check(&self.world);
         self.check_devices();
         let report = talaria_log::verify(self.world.log.inner()).expect("a memory log can be read");
-        assert!(report.is_good(), "{report}");
+        assert!(report.is_good() || self.world.cuts.emulates(), "{report}");
     }
 
     fn window(&mut self) -> Credit {
@@ -102,6 +124,9 @@ impl Sim {
 
     fn step(&mut self) {
         self.book.t += 1;
+        if self.plan.shards > 1 && self.rng.chance(50) {
+            return self.move_mail();
+        }
         match self.rng.below(100) {
             0..22 => self.deliver_to_server(),
             22..42 => self.deliver_to_client(),
@@ -128,6 +153,34 @@ impl Sim {
             75..99 => self.act(),
             _ => self.fault(),
         }
+    }
+
+    /// Something moves between the shards.
+    fn move_mail(&mut self) {
+        let notices: Vec<_> =
+            self.world.mail.notices.iter().map(|(way, incarnation)| (*way, *incarnation)).collect();
+        let rooms = self.world.mail.rooms();
+        match self.rng.below(20) {
+            0 if !notices.is_empty() => {
+                let ((to, shard), incarnation) = notices[self.rng.below(notices.len())];
+                self.world.tell_restarted(to, shard, incarnation);
+            }
+            1..4 if !rooms.is_empty() => self.world.tell_room(rooms[self.rng.below(rooms.len())]),
+            _ => {
+                let ways = self.world.mail.ways();
+                if let Some(way) = ways.get(self.rng.below(ways.len())) {
+                    for _ in 0..1 + self.rng.below(3) {
+                        self.world.move_mail(*way);
+                    }
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, index: usize, window: Credit) {
+        let shard = self.rng.below(usize::from(self.plan.shards)) as u16;
+        let confirmed = !(self.plan.unconfirmed && self.rng.chance(40));
+        self.devices[index].connect(&mut self.world, window, shard, confirmed);
     }
 
     fn deliver_to_server(&mut self) {
@@ -172,7 +225,10 @@ impl Sim {
         let index = self.rng.below(self.devices.len());
         if self.devices[index].session.is_none() {
             let window = self.window();
-            return self.devices[index].connect(&mut self.world, window);
+            return self.connect(index, window);
+        }
+        if self.plan.unconfirmed && self.rng.chance(10) {
+            self.devices[index].confirm(&mut self.world, &mut self.book);
         }
         let known = self.devices[index].known();
         let one = known.get(self.rng.below(known.len())).copied();
@@ -181,11 +237,10 @@ impl Sim {
                 let window = self.window();
                 let wipe = self.rng.chance(30);
                 let take_over = self.rng.chance(50);
-                let device = &mut self.devices[index];
                 if take_over {
-                    device.connect(&mut self.world, window);
+                    self.connect(index, window);
                 } else {
-                    device.disconnect(&mut self.world);
+                    self.devices[index].disconnect(&mut self.world);
                 }
                 if wipe {
                     self.devices[index].wipe();
@@ -282,6 +337,12 @@ impl Sim {
     // Faults.
 
     fn fault(&mut self) {
+        if self.plan.cuts && self.rng.chance(60) {
+            return self.cut();
+        }
+        if self.plan.restarts && self.rng.chance(20) {
+            return self.restart_shard();
+        }
         match self.rng.below(10) {
             0 if self.plan.crashes => self.crash(None),
             1..3 if self.plan.rollbacks => self.snapshot = Some(self.world.log.inner().reopen()),
@@ -308,6 +369,29 @@ impl Sim {
             }
         }
         self.devices.iter_mut().for_each(Device::lose_connection);
+    }
+
+    /// Old entries may go.
+    fn cut(&mut self) {
+        let known = truth::conversations(&self.world);
+        let Some(id) = known.get(self.rng.below(known.len())).copied() else { return };
+        let head = Truth::of(&self.world, id).entries.len();
+        let first_seq = 2 + self.rng.below(head) as u64;
+        if let Some(retention) = Cuts::retention(&self.world.log, id, first_seq) {
+            let shard = placement::shard_of(id.slot(), self.plan.shards);
+            self.world.handle_at(shard, Input::Retain(retention));
+        }
+    }
+
+    fn restart_shard(&mut self) {
+        self.book.saw("restart");
+        let shard = self.rng.below(usize::from(self.plan.shards)) as u16;
+        self.world.restart_shard(shard);
+        for device in &mut self.devices {
+            if device.session.is_some_and(|session| shard_of_session(session) == shard) {
+                device.lose_connection();
+            }
+        }
     }
 
     /// The next commit fails. One that is in the log all the same is only found after a restart.
@@ -347,8 +431,10 @@ impl Sim {
             self.book.t += 1;
             for index in 0..self.devices.len() {
                 if self.devices[index].session.is_none() {
-                    self.devices[index].connect(&mut self.world, window);
+                    let shard = self.rng.below(usize::from(self.plan.shards)) as u16;
+                    self.devices[index].connect(&mut self.world, window, shard, true);
                 }
+                self.devices[index].confirm(&mut self.world, &mut self.book);
                 self.devices[index].retry_sync();
                 self.devices[index].grant(window);
                 let wanted = self.devices[index].wanted();
@@ -388,8 +474,11 @@ impl Sim {
                     assert_eq!(head, 0, "{} {} never heard of {id}", device.name, device.number);
                     continue;
                 };
-                assert_eq!(held.cursor.seq, head, "{} {}: not at the head", device.name, device.number);
-                let chain = truth.at(head).map_or(Chain::ZERO, |entry| entry.stored.chain);
+                // What is beyond a former member's head is gone, and was told so.
+                let at = held.cursor.seq;
+                let gone = at > head && at < self.world.cuts.first_seq(id);
+                assert!(at == head || gone, "{} {}: at {at}, not {head}", device.name, device.number);
+                let chain = truth.at(at).map_or(Chain::ZERO, |entry| entry.stored.chain);
                 assert_eq!(held.cursor.chain, chain);
                 if head == 0 {
                     // Told of it once, before the log went back.
@@ -397,7 +486,9 @@ impl Sim {
                     continue;
                 }
                 let first = truth.first(device.user);
+                let is_gone = |seq: &u64| held.gone.iter().any(|gone| gone.contains(seq));
                 let expected: BTreeMap<_, _> = (first..=head)
+                    .filter(|seq| !is_gone(seq))
                     .map(|seq| {
                         (seq, (truth.at(seq).expect("it is there").leaf, !truth.sees(device.user, seq)))
                     })

@@ -1,14 +1,19 @@
-//! One shard over a log in memory. Operations and reads wait until the test lets them go on; every effect is
+//! The shards of a node (one by default) over a log in memory. Operations, reads and mail wait until the test lets them go on; every effect is
 //! checked when it comes: nothing is acknowledged or delivered that is not in the log, credit is kept, a request
 //! is answered once, a session that is gone gets nothing, delivered cursors do not go back.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use talaria_core::{
     effect::{Effect, Identity, Input, Now, OpId, ReadId, SessionKey},
     limits::{LOG_OPS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX},
     log::{CursorWrite, LogInfo, LogOp, Outcome, PageQuery, ReadAnswer, ReadOp, StoredEntry},
+    peer::{PeerClass, PeerMessage, ShardId},
+    session_directory::SessionDirectory,
     shard::{Queues, Shard, ShardConfig},
 };
 use talaria_log::{GroupCommit, MemoryLog, OpenSeeds, testing::FaultyLog};
@@ -16,9 +21,15 @@ use talaria_protocol::{
     entry::Entry,
     error_code::ErrorCode,
     frame::FrameDecoder,
+    hlc::Hlc,
     ids::{BootId, ConversationId, DeviceId, UserId},
     limits::FRAME_BYTES_MAX,
     message::{Credit, Direction, Durability, RequestId, Role, client::Request, server::ServerFrame},
+};
+
+use super::{
+    cuts::Cuts,
+    mail::{Mail, Way},
 };
 
 /// When the world begins, ms since 1970.
@@ -36,6 +47,7 @@ pub(crate) enum Out {
 /// A read under way: asked, then executed at some moment, then answered.
 #[derive(Debug)]
 struct PendingRead {
+    shard: u16,
     read: ReadId,
     op: ReadOp,
     answer: Option<ReadAnswer>,
@@ -47,12 +59,19 @@ struct Watched {
     granted: Credit,
     sent: Credit,
     open: bool,
+    place: Option<(UserId, DeviceId, Role)>,
     asked: HashSet<RequestId>,
 }
 
 /// See the module.
 pub(crate) struct World {
-    pub(crate) shard: Shard,
+    pub(crate) shards: Vec<Shard>,
+    incarnations: Vec<u32>,
+    directory: Arc<SessionDirectory>,
+    pub(crate) mail: Mail,
+    /// Posts that were refused, to be told of at once.
+    not_posted: VecDeque<(u16, u16, PeerMessage)>,
+    pub(crate) cuts: Cuts,
     pub(crate) log: FaultyLog<MemoryLog>,
     pub(crate) info: LogInfo,
     pub(crate) now: Now,
@@ -61,8 +80,8 @@ pub(crate) struct World {
     /// Where the clock of the node is off, ms.
     pub(crate) skew_ms: i64,
     group: GroupCommit,
-    ops: VecDeque<(OpId, LogOp)>,
-    ended: VecDeque<(OpId, Outcome)>,
+    ops: VecDeque<(u16, OpId, LogOp)>,
+    ended: VecDeque<(u16, OpId, Outcome)>,
     reads: Vec<PendingRead>,
     watched: HashMap<SessionKey, Watched>,
     out: BTreeMap<SessionKey, VecDeque<Out>>,
@@ -88,12 +107,21 @@ impl Default for World {
 
 impl World {
     pub(crate) fn new(conversations_loaded_max: usize) -> Self {
+        Self::of(1, conversations_loaded_max)
+    }
+
+    /// Of many shards.
+    pub(crate) fn of(shards: u16, conversations_loaded_max: usize) -> Self {
         let now = Now { mono_ms: 0, unix_ms: BEGIN_MS };
         let log = FaultyLog::new(MemoryLog::new());
         let info = open(&log, 1, now.unix_ms);
-        let config = shard_config(&info, [1; 32]);
-        Self {
-            shard: Shard::new(config, now).with_conversations_loaded_max(conversations_loaded_max),
+        let mut world = Self {
+            shards: Vec::new(),
+            incarnations: vec![0; usize::from(shards)],
+            directory: Arc::default(),
+            mail: Mail::new(),
+            not_posted: VecDeque::new(),
+            cuts: Cuts::default(),
             group: GroupCommit::new(info.commit),
             log,
             info,
@@ -110,7 +138,32 @@ impl World {
             last_boot: 1,
             reads_done: 0,
             asked: 0,
-        }
+        };
+        world.begin_all();
+        world
+    }
+
+    /// All shards begin, over the opened log.
+    fn begin_all(&mut self) {
+        self.directory = Arc::new(SessionDirectory::with_slots(64));
+        self.incarnations.fill(0);
+        self.shards = (0..self.incarnations.len() as u16).map(|shard| self.begin_shard(shard)).collect();
+    }
+
+    fn begin_shard(&self, shard: u16) -> Shard {
+        let incarnation = self.incarnations[usize::from(shard)];
+        let mut seed = [self.last_boot; 32];
+        (seed[0], seed[1]) = (shard as u8, incarnation as u8);
+        let config = ShardConfig {
+            log: self.info.clone(),
+            durability: Durability::Fsync,
+            seed,
+            shard: ShardId(shard),
+            shards: self.incarnations.len() as u16,
+            incarnation,
+            sessions: self.directory.clone(),
+        };
+        Shard::new(config, self.now).with_conversations_loaded_max(self.conversations_loaded_max)
     }
 
     /// The node dies and comes back over what `log` has; sessions and all that was under way are gone.
@@ -119,10 +172,8 @@ impl World {
         self.last_boot += 1;
         self.log = FaultyLog::new(log);
         self.info = open(&self.log, self.last_boot, self.now.unix_ms);
-        let seed = [self.last_boot; 32];
-        let config = shard_config(&self.info, seed);
-        self.shard =
-            Shard::new(config, self.now).with_conversations_loaded_max(self.conversations_loaded_max);
+        self.mail.clear();
+        self.begin_all();
         self.group = GroupCommit::new(self.info.commit);
         self.ops.clear();
         self.ended.clear();
@@ -142,9 +193,34 @@ impl World {
     pub(crate) fn tick(&mut self, ms: u64) {
         self.now.mono_ms += ms;
         self.now.unix_ms = (BEGIN_MS + self.now.mono_ms).saturating_add_signed(self.skew_ms);
-        if self.shard.poll_timeout().is_some_and(|due| due <= self.now.mono_ms) {
-            self.handle(Input::Timeout);
+        for shard in 0..self.shards.len() as u16 {
+            let due = self.shards[usize::from(shard)].poll_timeout();
+            if due.is_some_and(|due| due <= self.now.mono_ms) {
+                self.handle_at(shard, Input::Timeout);
+            }
         }
+    }
+
+    /// A node's clock, by any of its shards.
+    pub(crate) fn hlc(&mut self) -> Hlc {
+        let now = self.now;
+        self.shards[0].hlc(now)
+    }
+
+    /// What waits in all shards.
+    pub(crate) fn queues(&self) -> Queues {
+        assert_eq!(self.shards.len(), 1);
+        self.shards[0].queues()
+    }
+
+    /// Sessions of all shards.
+    pub(crate) fn sessions(&self) -> usize {
+        self.shards.iter().map(Shard::sessions).sum()
+    }
+
+    /// Conversations in the memory of all shards.
+    pub(crate) fn conversations_loaded(&self) -> usize {
+        self.shards.iter().map(Shard::conversations_loaded).sum()
     }
 
     pub(crate) fn user(&self, name: &str) -> UserId {
@@ -166,12 +242,31 @@ impl World {
     }
 
     pub(crate) fn open(&mut self, identity: Identity, credit: Credit) -> SessionKey {
+        self.open_at(0, identity, credit, true)
+    }
+
+    pub(crate) fn open_at(
+        &mut self,
+        shard: u16,
+        identity: Identity,
+        credit: Credit,
+        confirmed: bool,
+    ) -> SessionKey {
         self.last_session += 1;
-        let session = SessionKey(self.last_session);
-        self.watched.insert(session, Watched { granted: credit, ..Watched::default() });
+        let session = SessionKey((u64::from(shard) << 48) | self.last_session);
+        let place = Some((identity.user, identity.device, identity.role));
+        let place = place.filter(|_| confirmed);
+        self.watched.insert(session, Watched { granted: credit, place, ..Watched::default() });
         self.out.insert(session, VecDeque::new());
-        self.handle(Input::Open { session, identity, credit, confirmed: true });
+        self.handle_at(shard, Input::Open { session, identity, credit, confirmed });
         session
+    }
+
+    pub(crate) fn confirm(&mut self, session: SessionKey, identity: &Identity) {
+        if let Some(watched) = self.watched.get_mut(&session) {
+            watched.place = Some((identity.user, identity.device, identity.role));
+        }
+        self.handle(Input::Confirm { session });
     }
 
     pub(crate) fn close(&mut self, session: SessionKey) {
@@ -195,26 +290,52 @@ impl World {
         self.handle(Input::Credit { session, credit });
     }
 
+    /// Of a session: at its shard.
     pub(crate) fn handle(&mut self, input: Input) {
-        self.shard.handle(self.now, input);
-        while let Some(effect) = self.shard.poll_effect() {
-            self.perform(effect);
+        let shard = match &input {
+            Input::Close { session }
+            | Input::Confirm { session }
+            | Input::Request { session, .. }
+            | Input::Ack { session, .. }
+            | Input::Resume { session, .. }
+            | Input::Credit { session, .. } => shard_of_session(*session),
+            other => panic!("at which shard? {other:?}"),
+        };
+        self.handle_at(shard, input);
+    }
+
+    pub(crate) fn handle_at(&mut self, shard: u16, input: Input) {
+        self.handle_one(shard, input);
+        while let Some((from, to, message)) = self.not_posted.pop_front() {
+            self.handle_one(from, Input::NotPosted { to: ShardId(to), message });
         }
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn handle_one(&mut self, shard: u16, input: Input) {
+        self.shards[usize::from(shard)].handle(self.now, input);
+        while let Some(effect) = self.shards[usize::from(shard)].poll_effect() {
+            self.perform(shard, effect);
+        }
+    }
+
+    fn perform(&mut self, shard: u16, effect: Effect) {
         match effect {
-            Effect::Post { .. } => unreachable!("one shard"),
+            Effect::Post { to, message } => {
+                assert!(to.0 != shard, "a post to itself");
+                let incarnation = self.incarnations[usize::from(shard)];
+                if let Some(message) = self.mail.post((shard, to.0), incarnation, message) {
+                    self.not_posted.push_back((shard, to.0, message));
+                }
+            }
             Effect::Log { op, what } => {
-                self.ops.push_back((op, what));
-                assert!(
-                    self.ops.len() + self.ended.len() <= LOG_OPS_IN_FLIGHT_MAX,
-                    "log ops beyond the bound"
-                );
+                self.ops.push_back((shard, op, what));
+                let under_way = self.ops.len() + self.ended.len();
+                assert!(under_way <= LOG_OPS_IN_FLIGHT_MAX * self.shards.len(), "log ops beyond the bound");
             }
             Effect::Read { read, what } => {
-                self.reads.push(PendingRead { read, op: what, answer: None });
-                assert!(self.reads.len() <= READS_IN_FLIGHT_MAX, "reads beyond the bound");
+                self.reads.push(PendingRead { shard, read, op: what, answer: None });
+                let reads_max = READS_IN_FLIGHT_MAX * self.shards.len();
+                assert!(self.reads.len() <= reads_max, "reads beyond the bound");
             }
             Effect::Opened { session, device_number } => {
                 let watched = self.watched.get_mut(&session).expect("opened, but it had closed");
@@ -317,16 +438,39 @@ impl World {
             entries_max,
             bytes_max: usize::MAX,
         };
+        let mut found: Vec<StoredEntry> = self.cuts.gone(conversation).to_vec();
         match talaria_log::read(self.log.inner(), &ReadOp::Page(query)) {
-            Ok(ReadAnswer::Page { entries, .. }) => entries,
+            Ok(ReadAnswer::Page { entries, .. }) => {
+                let first = self.cuts.first_seq(conversation);
+                found.extend(entries.into_iter().filter(|entry| entry.seq >= first));
+            }
             other => panic!("cannot read the log: {other:?}"),
         }
+        found.retain(|entry| entry.seq >= from);
+        found.truncate(entries_max);
+        found
     }
 
     // The log and its readers.
 
     pub(crate) fn ops_waiting(&self) -> usize {
         self.ops.len()
+    }
+
+    /// What the log was given and has not taken.
+    pub(crate) fn ops_of(&self) -> Vec<&LogOp> {
+        self.ops.iter().map(|(_, _, op)| op).collect()
+    }
+
+    /// A device's durable cursor; 0: none.
+    pub(crate) fn delivered(&self, conversation: ConversationId, name: &str, device: u8) -> u64 {
+        let Identity { user, device, .. } = self.identity(name, device, Role::Main);
+        self.delivered.get(&(conversation, user, device)).copied().unwrap_or(0)
+    }
+
+    /// Sessions that the homes of their users know of.
+    pub(crate) fn registered(&self) -> usize {
+        self.shards.iter().map(Shard::registered).sum()
     }
 
     pub(crate) fn ops_ended(&self) -> usize {
@@ -345,21 +489,24 @@ impl World {
     /// The log writer takes up to `count` operations in one commit.
     pub(crate) fn commit(&mut self, count: usize) {
         let mut ids = Vec::new();
-        let mut cursors = Vec::new();
+        let (mut cursors, mut cuts) = (Vec::new(), Vec::new());
         while ids.len() < count
-            && let Some((id, op)) = self.ops.pop_front()
+            && let Some((shard, id, mut op)) = self.ops.pop_front()
         {
+            cuts.extend(self.cuts.on_op(&self.log, &mut op));
             if let LogOp::Cursors(writes) = &op {
                 cursors.extend(writes.clone());
             }
             self.group.push(op);
-            ids.push(id);
+            ids.push((shard, id));
         }
         let outcomes = self.group.commit(&self.log);
         if matches!(outcomes.first(), Some(Outcome::Committed { .. })) {
             cursors.iter().for_each(|write| self.check_cursor(write));
+            cuts.into_iter().for_each(|cut| self.cuts.on_committed(&self.log, cut));
         }
-        self.ended.extend(ids.into_iter().zip(outcomes));
+        let ended = ids.into_iter().zip(outcomes);
+        self.ended.extend(ended.map(|((shard, id), outcome)| (shard, id, outcome)));
     }
 
     fn check_cursor(&mut self, write: &CursorWrite) {
@@ -376,8 +523,8 @@ impl World {
 
     /// The shard hears of the oldest ended operation.
     pub(crate) fn complete_op(&mut self) {
-        if let Some((op, outcome)) = self.ended.pop_front() {
-            self.handle(Input::Durable { op, outcome });
+        if let Some((shard, op, outcome)) = self.ended.pop_front() {
+            self.handle_at(shard, Input::Durable { op, outcome });
         }
     }
 
@@ -386,7 +533,7 @@ impl World {
         if let Some(pending) = self.reads.get_mut(index)
             && pending.answer.is_none()
         {
-            pending.answer = Some(talaria_log::read(&self.log, &pending.op).unwrap_or(ReadAnswer::Failed));
+            pending.answer = Some(self.cuts.read(&self.log, &pending.op));
         }
     }
 
@@ -404,7 +551,7 @@ impl World {
             let pending = self.reads.swap_remove(index);
             let answer = pending.answer.expect("it was executed");
             self.reads_done += 1;
-            self.handle(Input::Read { read: pending.read, answer });
+            self.handle_at(pending.shard, Input::Read { read: pending.read, answer });
         }
     }
 
@@ -421,9 +568,87 @@ impl World {
                 rounds += 1;
                 assert!(rounds < 100_000, "reads without end: {:?}", self.reads.first());
             }
-            if self.ops.is_empty() {
+            let moved = self.move_all_mail();
+            if self.ops.is_empty() && !moved && self.reads.is_empty() {
                 return;
             }
+        }
+    }
+
+    // Mail.
+
+    /// A message goes on its way, or a notice that comes before it.
+    pub(crate) fn move_mail(&mut self, way: Way) {
+        let (from, to, _) = way;
+        match self.mail.take(way) {
+            Some(Ok(message)) => self.handle_at(to, Input::Peer { from: ShardId(from), message }),
+            Some(Err(incarnation)) => self.tell_restarted(to, from, incarnation),
+            None => {}
+        }
+    }
+
+    pub(crate) fn tell_restarted(&mut self, to: u16, shard: u16, incarnation: u32) {
+        self.mail.notices.remove(&(to, shard));
+        self.handle_at(to, Input::Restarted { shard: ShardId(shard), incarnation });
+    }
+
+    pub(crate) fn tell_room(&mut self, (at, who): (u16, u16)) {
+        if self.mail.take_room((at, who)) {
+            self.handle_at(who, Input::Room { at: ShardId(at) });
+        }
+    }
+
+    /// All mail that may move does; whether there was any.
+    fn move_all_mail(&mut self) -> bool {
+        let mut moved = false;
+        for round in 0.. {
+            assert!(round < 100_000, "mail without end: {:?}", self.mail);
+            let before = moved;
+            moved = false;
+            while let Some(((to, shard), incarnation)) = self.mail.notices.first_key_value() {
+                let (to, shard, incarnation) = (*to, *shard, *incarnation);
+                self.tell_restarted(to, shard, incarnation);
+                moved = true;
+            }
+            for way in self.mail.ways() {
+                self.move_mail(way);
+                moved = true;
+            }
+            for room in self.mail.rooms() {
+                self.tell_room(room);
+                moved = true;
+            }
+            if !moved {
+                return before;
+            }
+            moved |= before;
+        }
+        moved
+    }
+
+    /// A shard loses its state and begins anew, when all that it had given to the log has ended. Answers that are under
+    /// way to it come all the same.
+    pub(crate) fn restart_shard(&mut self, shard: u16) {
+        self.commit(usize::MAX);
+        self.ended.retain(|(of, ..)| *of != shard);
+        self.incarnations[usize::from(shard)] += 1;
+        let incarnation = self.incarnations[usize::from(shard)];
+        self.shards[usize::from(shard)] = self.begin_shard(shard);
+        self.watched.retain(|session, _| shard_of_session(*session) != shard);
+        self.out.retain(|session, _| shard_of_session(*session) != shard);
+        self.mail.on_restarted(shard, self.shards.len() as u16, incarnation);
+    }
+
+    /// The log and the readers go on, the mail does not.
+    pub(crate) fn settle_once(&mut self) {
+        self.commit(usize::MAX);
+        while self.ops_ended() > 0 {
+            self.complete_op();
+        }
+        self.settle_reads();
+        let ways = self.mail.ways();
+        for way in ways.into_iter().filter(|(_, _, class)| *class == PeerClass::Ask) {
+            self.move_mail(way);
         }
     }
 
@@ -461,7 +686,14 @@ impl World {
         self.settle();
         self.tick(200);
         self.settle();
-        assert_eq!(self.shard.queues(), Queues::default());
+        for shard in &self.shards {
+            assert_eq!(shard.queues(), Queues::default());
+        }
+        assert!(self.mail.is_empty(), "{:?}", self.mail);
+        let mut places = HashSet::new();
+        for (session, place) in self.watched.iter().filter_map(|(key, one)| Some((key, one.place?))) {
+            assert!(places.insert(place), "{session:?}: two sessions of one device and role");
+        }
         assert!(self.ops.is_empty() && self.ended.is_empty() && self.reads.is_empty());
         for (session, watched) in &self.watched {
             assert!(watched.asked.is_empty(), "{session:?}: never answered: {:?}", watched.asked);
@@ -469,14 +701,6 @@ impl World {
     }
 }
 
-fn shard_config(log: &LogInfo, seed: [u8; 32]) -> ShardConfig {
-    ShardConfig {
-        log: log.clone(),
-        durability: Durability::Fsync,
-        seed,
-        shard: talaria_core::peer::ShardId(0),
-        shards: 1,
-        incarnation: 0,
-        sessions: std::sync::Arc::default(),
-    }
+pub(crate) fn shard_of_session(session: SessionKey) -> u16 {
+    (session.0 >> 48) as u16
 }

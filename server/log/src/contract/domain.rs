@@ -18,12 +18,12 @@ use crate::{
     verify,
 };
 
-fn seeds(number: u8) -> OpenSeeds {
+pub(super) fn seeds(number: u8) -> OpenSeeds {
     OpenSeeds { boot_id: BootId::new([number; 16]), id_key_if_new: [number; 32], now_ms: u64::from(number) }
 }
 
 /// Opens a new log and commits each operation on its own.
-fn write(log: &dyn CommitLog, ops: impl IntoIterator<Item = LogOp>) {
+pub(super) fn write(log: &dyn CommitLog, ops: impl IntoIterator<Item = LogOp>) {
     let info = open(log, seeds(1)).unwrap();
     let mut group = GroupCommit::new(info.commit);
     for op in ops {
@@ -33,7 +33,7 @@ fn write(log: &dyn CommitLog, ops: impl IntoIterator<Item = LogOp>) {
 }
 
 /// A direct conversation of so many entries, and all of them.
-fn chat(log: &dyn CommitLog, entries: u64) -> (Scenario, Vec<StoredEntry>) {
+pub(super) fn chat(log: &dyn CommitLog, entries: u64) -> (Scenario, Vec<StoredEntry>) {
     let mut chat = Scenario::new(1);
     let mut ops = vec![chat.create()];
     for n in 1..entries {
@@ -51,14 +51,14 @@ fn chat(log: &dyn CommitLog, entries: u64) -> (Scenario, Vec<StoredEntry>) {
     (chat, stored)
 }
 
-fn page(log: &dyn CommitLog, query: PageQuery) -> Result<(Chain, Vec<StoredEntry>), ReadError> {
+pub(super) fn page(log: &dyn CommitLog, query: PageQuery) -> Result<(Chain, Vec<StoredEntry>), ReadError> {
     match read(log, &ReadOp::Page(query))? {
         ReadAnswer::Page { chain_before, entries } => Ok((chain_before, entries)),
         other => panic!("{other:?}"),
     }
 }
 
-fn query(from: u64, direction: Direction, entries_max: usize) -> PageQuery {
+pub(super) fn query(from: u64, direction: Direction, entries_max: usize) -> PageQuery {
     PageQuery { conversation: conversation_id(1), from, direction, entries_max, bytes_max: usize::MAX }
 }
 

@@ -36,6 +36,7 @@ pub fn encode(heads: &Heads, commit: u64) -> Vec<u8> {
         hlc: heads.hlc.0,
         commit,
         history_open: heads.history_open,
+        first_chain: if heads.first_seq == 1 { Bytes::new() } else { heads.first_chain.to_bytes() },
     }
     .encode_to_vec()
 }
@@ -43,8 +44,8 @@ pub fn encode(heads: &Heads, commit: u64) -> Vec<u8> {
 /// Parses the value of a conversation.
 ///
 /// # Errors
-/// A kind this version does not know, a hash of another length, an impossible head, or epochs that are missing, not
-/// ascending or beyond the head.
+/// A kind this version does not know, a hash that is missing or of another length, an impossible head, or epochs that
+/// do not ascend, do not cover `first_seq..=head` or go beyond it.
 pub fn decode(key: &ConversationKey, value: Bytes) -> Result<ConversationRow, RecordError> {
     let bytes = key.encode();
     let at = At { family: Family::Conversations, key: &bytes };
@@ -65,15 +66,28 @@ pub fn decode(key: &ConversationKey, value: Bytes) -> Result<ConversationRow, Re
         kind,
         chain: Chain::new(at.fixed("chain", &record.chain)?),
         epochs: epochs(at, &record)?,
+        first_chain: first_chain(at, &record)?,
         title: record.title,
         head: record.head,
         ordinal: record.ordinal,
         first_seq: record.first_seq,
-        first_chain: Chain::ZERO,
         hlc: Hlc(record.hlc),
         history_open: record.history_open,
     };
     Ok(ConversationRow { heads, commit: record.commit })
+}
+
+fn first_chain(at: At<'_>, record: &ConversationRecord) -> Result<Chain, RecordError> {
+    if record.first_seq == 1 {
+        at.ensure(record.first_chain.is_empty(), "first_chain, though all entries are kept")?;
+        return Ok(Chain::ZERO);
+    }
+    let nothing_kept = record.first_seq > record.head;
+    at.ensure(
+        !nothing_kept || record.first_chain == record.chain,
+        "first_chain is not the head's, yet nothing is kept",
+    )?;
+    Ok(Chain::new(at.fixed("first_chain", &record.first_chain)?))
 }
 
 fn epochs(at: At<'_>, record: &ConversationRecord) -> Result<Vec<Epoch>, RecordError> {
@@ -83,8 +97,8 @@ fn epochs(at: At<'_>, record: &ConversationRecord) -> Result<Vec<Epoch>, RecordE
     };
     let epochs: Vec<Epoch> = record.epochs.iter().map(parse).collect::<Result<_, _>>()?;
     at.ensure(
-        epochs.first().is_some_and(|first| first.first_seq == 1),
-        "the first epoch does not begin at seq 1",
+        epochs.first().is_some_and(|first| (1..=record.first_seq).contains(&first.first_seq)),
+        "the first epoch begins after first_seq",
     )?;
     let ascending = |pair: &[Epoch]| pair[0].epoch < pair[1].epoch && pair[0].first_seq < pair[1].first_seq;
     at.ensure(epochs.windows(2).all(ascending), "epochs do not ascend")?;

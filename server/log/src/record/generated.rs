@@ -49,6 +49,9 @@ pub struct ConversationRecord {
     pub commit: u64,
     #[prost(bool, tag = "10")]
     pub history_open: bool,
+    /// chain(first_seq - 1), 32 bytes. Absent when first_seq is 1.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub first_chain: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochRecord {

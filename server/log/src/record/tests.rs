@@ -8,7 +8,7 @@ use talaria_protocol::chain::Commitment;
 
 use super::*;
 use crate::{
-    batch::{Batch, encode_op, seal},
+    batch::{Batch, Write, encode_op, seal},
     keys::EntryKey,
     testing::{Scenario, conversation_id},
 };
@@ -23,11 +23,11 @@ fn rows() -> Vec<(Family, Vec<u8>, Vec<u8>)> {
         encode_op(&op, 7, &mut batch);
     }
     seal(7, &mut batch);
-    batch
-        .writes()
-        .iter()
-        .map(|write| (write.family, write.key.clone(), write.value.clone().unwrap()))
-        .collect()
+    let row = |write: &Write| match write {
+        Write::Put { family, key, value } => (*family, key.clone(), value.clone()),
+        other => panic!("{other:?}"),
+    };
+    batch.writes().iter().map(row).collect()
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use prost::Message;
 use talaria_core::log::{
-    Accepted, Append, CursorWrite, Epoch, Heads, LogOp, MemberRow, Span, StoredBody, StoredEntry,
+    Accepted, Append, ConversationRow, CursorWrite, Cut, Epoch, Heads, LogOp, MemberRow, Span, StoredBody,
+    StoredEntry,
 };
 use talaria_protocol::{
     chain::Chain,
@@ -42,6 +43,8 @@ pub struct Scenario {
     pub heads: Heads,
     members: u8,
     next_id: u64,
+    /// chain(0), chain(1) …
+    chains: Vec<Chain>,
 }
 
 impl Scenario {
@@ -67,7 +70,7 @@ impl Scenario {
             hlc: Hlc::from_ms(BEGIN_MS),
             history_open: false,
         };
-        Self { conversation: conversation_id(number), heads, members, next_id: 0 }
+        Self { conversation: conversation_id(number), heads, members, next_id: 0, chains: vec![Chain::ZERO] }
     }
 
     /// The entry that begins it, with all members' rows.
@@ -94,6 +97,22 @@ impl Scenario {
         let spans = vec![Span { from: 1, to: Some(self.heads.head + 1) }];
         let row = MemberRow { role: MemberRole::Member, subject: format!("user{number}"), spans };
         self.append(0, wire::EntryKind::Membership, b"removed", vec![(user_id(number), row)])
+    }
+
+    /// Entries below `first_seq` go, and the epochs that ended before it. `commit` is that of the last append.
+    pub fn cut(&mut self, first_seq: u64, commit: u64) -> LogOp {
+        let heads = &mut self.heads;
+        heads.first_seq = first_seq;
+        heads.first_chain = self.chains[first_seq as usize - 1];
+        let in_force = heads.epochs.iter().rposition(|epoch| epoch.first_seq <= first_seq);
+        heads.epochs.drain(..in_force.unwrap_or(0));
+        let row = ConversationRow { heads: heads.clone(), commit };
+        LogOp::Cut(Cut { conversation: self.conversation, row })
+    }
+
+    /// The next entry is stamped no earlier than this.
+    pub fn now(&mut self, unix_ms: u64) {
+        self.heads.hlc = self.heads.hlc.max(Hlc::from_ms(unix_ms));
     }
 
     /// The next entry begins a new epoch.
@@ -146,6 +165,7 @@ impl Scenario {
         let mut entry = StoredEntry { seq: heads.head, header, body, chain: Chain::ZERO };
         entry.chain = heads.chain.next(self.conversation, entry.seq, &entry.leaf());
         heads.chain = entry.chain;
+        self.chains.push(entry.chain);
         let accepted = Accepted { seq: heads.head, epoch, hlc: heads.hlc, digest: [heads.head as u8; 32] };
         LogOp::Append(Append {
             conversation: self.conversation,

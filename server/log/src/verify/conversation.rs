@@ -53,12 +53,15 @@ fn verify_conversation(
     if last_commit.is_some_and(|last| row.commit > last) {
         report.add(Some(id), None, format!("was appended to in commit {}, after the last one", row.commit));
     }
+    let cut = row.heads.first_seq - 1;
+    report.truncated += u64::from(cut > 0);
+    report.cut += cut;
     let mut walk = Walk::new(view, id, row, report);
     if let Err(error) = walk.entries() {
         walk.add(None, error.to_string());
     }
     walk.finish();
-    rows::verify_client_ids(view, id, report);
+    rows::verify_client_ids(view, id, row, report);
     rows::verify_members(view, id, row, report);
     rows::verify_cursors(view, id, row, report);
 }
@@ -75,14 +78,14 @@ struct Walk<'a> {
     chain: Option<Chain>,
     ordinal: Option<u64>,
     epoch: u64,
-    hlc: Hlc,
+    hlc: Option<Hlc>,
 }
 
 impl<'a> Walk<'a> {
     fn new(view: &'a dyn View, id: ConversationId, row: &'a ConversationRow, report: &'a mut Report) -> Self {
         let seq = row.heads.first_seq;
-        let (chain, ordinal) = if seq == 1 { (Some(Chain::ZERO), Some(0)) } else { (None, None) };
-        Self { view, id, row, report, seq, chain, ordinal, epoch: 0, hlc: Hlc::default() }
+        let ordinal = (seq == 1).then_some(0);
+        Self { view, id, row, report, seq, chain: Some(row.heads.first_chain), ordinal, epoch: 0, hlc: None }
     }
 
     fn add(&mut self, seq: impl Into<Option<u64>>, what: impl Into<String>) {
@@ -172,7 +175,12 @@ impl<'a> Walk<'a> {
         if listed != Some(header.epoch) {
             self.add(seq, format!("has epoch {}, the conversation's list says {listed:?}", header.epoch));
         }
-        self.hlc = header.hlc;
+        if let Some(before) = self.hlc
+            && header.hlc <= before
+        {
+            self.add(seq, format!("has hlc {}, after {}", header.hlc.0, before.0));
+        }
+        self.hlc = Some(header.hlc);
     }
 
     /// Each entry has the row of its id, and no other entry has the same.
@@ -223,7 +231,7 @@ impl<'a> Walk<'a> {
         if self.ordinal.is_some_and(|ordinal| ordinal != heads.ordinal) {
             self.add(heads.head, format!("the head's ordinal {} is not this entry's", heads.ordinal));
         }
-        if self.chain.is_some() && self.hlc != heads.hlc {
+        if self.chain.is_some() && self.hlc.is_some_and(|hlc| hlc != heads.hlc) {
             self.add(heads.head, "the head's hlc is not this entry's");
         }
     }

@@ -38,12 +38,21 @@ fn each(
     }
 }
 
-/// Each id's row points to an entry of that sender and id.
-pub(super) fn verify_client_ids(view: &dyn View, id: ConversationId, report: &mut Report) {
+/// Each id's row points to an entry of that sender and id, or to one that was cut.
+pub(super) fn verify_client_ids(
+    view: &dyn View,
+    id: ConversationId,
+    heads: &ConversationRow,
+    report: &mut Report,
+) {
+    let first_seq = heads.heads.first_seq;
     let range = Scan::prefix(&ClientIdKey::prefix(id));
     each(view, Family::ClientIds, &range, Some(id), report, |key, value, report| {
         let key = ClientIdKey::decode(key)?;
         let row = record::client_id::decode(&key, Bytes::copy_from_slice(value))?;
+        if row.seq < first_seq {
+            return Ok(());
+        }
         let entry_key = EntryKey { conversation: id, seq: row.seq };
         // An entry that cannot be parsed is a finding of its own.
         let header = match entry(view, &entry_key) {
@@ -95,7 +104,7 @@ pub(super) fn verify_members(
     }
 }
 
-/// No cursor is beyond the head, and each has the epoch of its seq.
+/// No cursor is beyond the head, and each has the epoch of its seq, where the list still tells it.
 pub(super) fn verify_cursors(
     view: &dyn View,
     id: ConversationId,
@@ -109,7 +118,7 @@ pub(super) fn verify_cursors(
         let whose = format!("(user {}, device {})", key.user, key.device);
         if seq > row.heads.head {
             report.add(Some(id), Some(seq), format!("is a cursor beyond the head {whose}"));
-        } else if epoch_at(&row.heads.epochs, seq) != Some(epoch) {
+        } else if epoch_at(&row.heads.epochs, seq).is_some_and(|listed| listed != epoch) {
             report.add(
                 Some(id),
                 Some(seq),

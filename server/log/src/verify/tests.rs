@@ -171,6 +171,58 @@ fn heads_that_are_not_the_last_entrys() {
 }
 
 #[test]
+fn what_a_cut_left() {
+    let cut = |change: fn(&mut talaria_core::log::Heads), rest: fn(&MemoryLog, &mut Batch)| {
+        findings(move |log, batch| {
+            let mut row = crate::read::conversation(&*log.view(), id()).unwrap().unwrap();
+            let heads = &mut row.heads;
+            (heads.first_seq, heads.first_chain) = (4, stored(log, 3).chain);
+            change(heads);
+            let key = ConversationKey { conversation: id() }.encode();
+            batch.put(Family::Conversations, &key, record::conversation::encode(&row.heads, row.commit));
+            batch.delete_range(Family::Entries, &entry_key(0).encode(), &entry_key(4).encode());
+            rest(log, batch);
+        })
+    };
+    assert_eq!(cut(|_| {}, |_, _| {}), [] as [String; 0]);
+    let found = cut(|heads| heads.first_chain = heads.chain, |_, _| {});
+    assert!(found.len() == 1 && found[0].contains("seq 4 is not what its chain was made of"), "{found:#?}");
+    let found = cut(|_| {}, |log, batch| put_entry(batch, 3, &stored(log, 3)));
+    assert!(found.len() == 1 && found[0].ends_with("seq 3 is below first_seq"), "{found:#?}");
+    let found = cut(|_| {}, |_, batch| batch.delete(Family::Entries, &entry_key(4).encode()));
+    assert!(found.iter().any(|line| line.ends_with("seq 4 is missing")), "{found:#?}");
+    assert!(found.iter().any(|line| line.contains("seq 4 is what client_ids points to")), "{found:#?}");
+}
+
+#[test]
+fn a_report_says_what_retention_took() {
+    let log = log();
+    let mut group = GroupCommit::new(4);
+    let mut chat = Scenario::new(9);
+    group.push(chat.create());
+    (0..4).for_each(|_| group.push(chat.message(0, "hello")));
+    group.push(chat.cut(4, 5));
+    group.commit(&log);
+    let report = verify(&log).unwrap().to_string();
+    let expected = "ok: 4 conversations, 26 entries, 0 duplicates, 0 findings; retention took 3 entries of 1 conversations";
+    assert_eq!(report, expected);
+}
+
+#[test]
+fn stamps_that_go_back() {
+    let log = log();
+    let mut group = GroupCommit::new(4);
+    let mut chat = Scenario::new(9);
+    chat.now(1_900_000_000_000);
+    group.push(chat.create());
+    chat.heads.hlc = talaria_protocol::hlc::Hlc::default();
+    group.push(chat.message(0, "hello"));
+    group.commit(&log);
+    let report = verify(&log).unwrap();
+    assert!(report.findings.len() == 1 && report.to_string().contains("seq 2 has hlc"), "{report}");
+}
+
+#[test]
 fn rows_of_ids() {
     let key = |user, number| ClientIdKey { conversation: id(), user: user_id(user), id: message_id(number) };
     finds(Some(2), "which client_ids does not have", |_, batch| {

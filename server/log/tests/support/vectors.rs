@@ -124,6 +124,10 @@ fn heads() -> Heads {
     }
 }
 
+fn truncated() -> Heads {
+    Heads { first_seq: 101, first_chain: Chain::new([0xab; 32]), ..heads() }
+}
+
 fn conversation_rows() -> Vec<Row> {
     let key = ConversationKey { conversation: CONVERSATION }.encode().to_vec();
     let row = |name, heads: &Heads, commit: u64| {
@@ -143,6 +147,7 @@ fn conversation_rows() -> Vec<Row> {
             "title": heads.title, "head": heads.head.to_string(), "ordinal": heads.ordinal.to_string(),
             "chain": hex(heads.chain.as_bytes()), "first_seq": heads.first_seq.to_string(), "epochs": epochs,
             "hlc": heads.hlc.0.to_string(), "commit": commit.to_string(), "history_open": heads.history_open,
+            "first_chain": hex(heads.first_chain.as_bytes()),
         });
         let value = record::conversation::encode(heads, commit);
         Row { name, family: Family::Conversations, key: key.clone(), value, record }
@@ -155,8 +160,13 @@ fn conversation_rows() -> Vec<Row> {
         epochs: vec![Epoch { epoch: 1, first_seq: 1, chain_before: Chain::ZERO }],
         ..heads()
     };
+    let later = Epoch { epoch: 1_800_000_500, first_seq: 200, chain_before: Chain::new([0xbb; 32]) };
+    let only_head =
+        Heads { first_seq: 300, first_chain: Chain::new([0xab; 32]), epochs: vec![later], ..heads() };
     vec![
         row("a group in its second epoch", &heads(), 4_711),
+        row("a group of which the first 100 entries were cut", &truncated(), 4_711),
+        row("a group of which only the last entry is kept, and its epoch", &only_head, 4_711),
         row("a direct conversation that has just begun", &direct, 1),
         row("an open history", &Heads { history_open: true, ..direct.clone() }, u64::MAX),
     ]
@@ -272,7 +282,7 @@ fn meta_rows() -> Vec<Row> {
         .collect();
     let id_key = IdKey::new([0x42; 32]);
     vec![
-        row("the format", MetaKey::Format, record::meta::encode_format(1), json!({ "version": 1 })),
+        row("the format", MetaKey::Format, record::meta::encode_format(2), json!({ "version": 2 })),
         row(
             "the deployment",
             MetaKey::Deployment,
@@ -347,11 +357,24 @@ fn bad_rows() -> Vec<Bad> {
     let named = |name, (family, key, value)| (name, family, key, value);
     let meta = |key: MetaKey, value: &[u8]| (Family::Meta, key.encode().to_vec(), value.to_vec());
     let device = DeviceKey { user: USER, device: device() }.encode().to_vec();
+    // Field 11, 32 bytes; field 6, 101.
+    let first_chain = [&record::conversation::encode(&heads(), 1)[..], &[0x5a, 32], &[9; 32]].concat();
+    let no_chain = [&record::conversation::encode(&heads(), 1)[..], &[0x30, 101]].concat();
     let unknown_kind = [&record::conversation::encode(&heads(), 1)[..], &[8, 9]].concat();
     vec![
         named("a kind that is not known", (Family::Conversations, conversation.clone(), unknown_kind)),
         named("a conversation without epochs", heads_with(|heads| heads.epochs.clear())),
         named("epochs that do not ascend", heads_with(|heads| heads.epochs[1].epoch = 1)),
+        named("epochs that begin after first_seq", heads_with(|heads| heads.epochs[0].first_seq = 2)),
+        named(
+            "a first_chain where nothing was cut",
+            (Family::Conversations, conversation.clone(), first_chain),
+        ),
+        named(
+            "no first_chain where something was cut",
+            (Family::Conversations, conversation.clone(), no_chain),
+        ),
+        named("a first_seq that is beyond the head's next", heads_with(|heads| heads.first_seq = 302)),
         named("an epoch beyond the head", heads_with(|heads| heads.epochs[1].first_seq = 301)),
         named("more messages than entries", heads_with(|heads| heads.ordinal = 301)),
         named("no spans", spans(&[])),

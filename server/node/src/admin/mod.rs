@@ -1,5 +1,5 @@
-//! Health and metrics over HTTP, for operators on the same machine: `/healthz` (the process lives and its shard
-//! answers), `/readyz` (clients may be sent here; JSON with the reason when not), `/metrics` (Prometheus). Read-only;
+//! Health and metrics over HTTP, for operators on the same machine: `/healthz` (the process lives and its shards
+//! answer), `/readyz` (clients may be sent here; JSON with the reason when not), `/metrics` (Prometheus). Read-only;
 //! has a thread of its own, so that it answers while a shard is stuck.
 
 mod listener;
@@ -92,7 +92,7 @@ async fn healthz(State(admin): State<Admin>) -> Response {
     if admin.shards_answer().await {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the shard thread does not answer\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "a shard thread does not answer\n").into_response()
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use talaria_core::log::{PageQuery, ReadAnswer, ReadOp, StoredBody, StoredEntry};
 use talaria_log::{CommitLog, Family, Scan, keys::ConversationKey};
 use talaria_log_rocksdb::{Options, RocksLog};
-use talaria_protocol::{entry::EntryHeader, ids::ConversationId, message::Direction};
+use talaria_protocol::{chain::Chain, entry::EntryHeader, ids::ConversationId, message::Direction};
 
 use super::print_line;
 
@@ -24,7 +24,8 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) enum LogCommand {
     /// Prove density, commitments and chain of every conversation. Exit 1 on findings.
     Verify(Where),
-    /// List entries as lines of JSON: who, which number, digest of the content.
+    /// List entries as lines of JSON: who, which number, digest of the content. Where retention has taken some, a line
+    /// of the conversation's first_seq and the chain before it comes first.
     Dump(Dump),
 }
 
@@ -89,6 +90,15 @@ struct Line {
     chain: String,
 }
 
+/// A line of `dump` before the entries of a conversation that does not begin at seq 1 any more.
+#[derive(serde::Serialize)]
+struct Truncated {
+    conversation: String,
+    first_seq: u64,
+    /// chain(first_seq - 1), from which the chains of the lines that follow can be proven.
+    chain_before: String,
+}
+
 impl Dump {
     fn run(self) -> anyhow::Result<ExitCode> {
         let log = self.place.open()?;
@@ -128,10 +138,19 @@ fn dump(log: &dyn CommitLog, conversation: ConversationId, out: &mut impl Write)
             entries_max: PAGE_ENTRIES,
             bytes_max: PAGE_BYTES,
         };
-        let ReadAnswer::Page { entries, .. } = talaria_log::read(log, &ReadOp::Page(query))? else {
+        let ReadAnswer::Page { chain_before, entries } = talaria_log::read(log, &ReadOp::Page(query))? else {
             bail!("a page was asked for");
         };
-        let Some(last) = entries.last() else { return Ok(()) };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        if from == 1 && first.seq > 1 {
+            let line = Truncated {
+                conversation: conversation.to_string(),
+                first_seq: first.seq,
+                chain_before: hex(&chain_before),
+            };
+            serde_json::to_writer(&mut *out, &line)?;
+            out.write_all(b"\n")?;
+        }
         from = last.seq + 1;
         for entry in &entries {
             serde_json::to_writer(&mut *out, &line(conversation, entry)?)?;
@@ -158,8 +177,12 @@ fn line(conversation: ConversationId, entry: &StoredEntry) -> anyhow::Result<Lin
         client_message_id: header.client_message_id.to_string(),
         content_blake3: content.map(|content| blake3::hash(content).to_hex().to_string()),
         content_bytes: content.map_or(0, bytes::Bytes::len),
-        chain: blake3::Hash::from_bytes(*entry.chain.as_bytes()).to_hex().to_string(),
+        chain: hex(&entry.chain),
     })
+}
+
+fn hex(chain: &Chain) -> String {
+    blake3::Hash::from_bytes(*chain.as_bytes()).to_hex().to_string()
 }
 
 fn parse_id(text: &str) -> Result<ConversationId, String> {
@@ -173,4 +196,33 @@ fn parse_id(text: &str) -> Result<ConversationId, String> {
         *byte = u8::from_str_radix(digits, 16).map_err(|_| mistake())?;
     }
     Ok(ConversationId::new(bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use talaria_log::{GroupCommit, MemoryLog, testing::Scenario};
+
+    #[test]
+    fn a_dump_says_where_a_truncated_conversation_begins() {
+        let (log, mut group) = (MemoryLog::new(), GroupCommit::new(0));
+        let mut chat = Scenario::new(1);
+        let mut dumped = |op| {
+            group.push(op);
+            group.commit(&log);
+            let mut out = Vec::new();
+            dump(&log, talaria_log::testing::conversation_id(1), &mut out).unwrap();
+            let lines = std::str::from_utf8(&out).unwrap().lines();
+            lines.map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+        };
+        dumped(chat.create());
+        dumped(chat.message(0, "a"));
+        let whole = dumped(chat.message(1, "b"));
+        assert_eq!((whole.len(), &whole[0]["seq"]), (3, &1.into()));
+        let cut = dumped(chat.cut(3, 3));
+        assert_eq!(cut.len(), 2);
+        assert_eq!((&cut[0]["first_seq"], &cut[0]["chain_before"]), (&3.into(), &whole[1]["chain"]));
+        assert_eq!(cut[1], whole[2]);
+    }
 }

@@ -32,7 +32,7 @@ impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut config = Config::load(&self.overlay)?;
         log_to_stderr(config.log_level);
-        fit_connections_to_files(&mut config.connections_max);
+        fit_connections_to_files(&mut config);
         let (data_dir, dev) = (config.data_dir.clone(), config.dev);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Before anybody can know that the node is there.
@@ -132,25 +132,28 @@ fn log_to_stderr(level: LogLevel) {
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).init();
 }
 
-/// Files that are not connections: the log's tables and write-ahead logs, listeners, the rest.
+/// Files that are not connections: the log's tables and write-ahead logs, the rest.
 const OTHER_FILES: u64 = 640;
+/// Those of a shard: its sockets and what its runtime waits with.
+const FILES_PER_SHARD: u64 = 8;
 
 /// As many open files as the system lets, and no more connections than leave the log its own: a flood of connections
 /// must never be what makes a write fail.
-fn fit_connections_to_files(connections_max: &mut u32) {
+fn fit_connections_to_files(config: &mut Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let before = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
     let Some(files) = (if raised.is_ok() { before.maximum } else { before.current }) else { return };
-    let fit = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX).max(16);
-    if fit < *connections_max {
+    let others = OTHER_FILES + FILES_PER_SHARD * u64::from(config.shards);
+    let fit = u32::try_from(files.saturating_sub(others)).unwrap_or(u32::MAX).max(16);
+    if fit < config.connections_max {
         tracing::warn!(
-            connections_max,
+            connections_max = config.connections_max,
             fit,
             files,
             "the system lets this process open too few files for connections_max: at most `fit` connections; to allow \
              more, raise `ulimit -Hn`"
         );
-        *connections_max = fit;
+        config.connections_max = fit;
     }
 }

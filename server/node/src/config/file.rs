@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AuthConfig, AuthKey, Config, ConfigError, KeyAlgorithm, KeySource, Origin, TlsConfig,
+    AuthConfig, AuthKey, Config, ConfigError, KeyAlgorithm, KeySource, Origin, RetentionConfig, TlsConfig,
     value::{Field, FieldValue, Table},
 };
 
@@ -82,17 +82,36 @@ pub(super) fn apply(config: &mut Config, given: &mut Given, path: &Path) -> Resu
     top.set("keepalive_seconds", "keepalive_seconds = 30", &mut config.keepalive_seconds)?;
     top.set("drain_seconds", "drain_seconds = 20", &mut config.drain_seconds)?;
     top.set("connections_max", "connections_max = 100000", &mut config.connections_max)?;
+    top.set("shards", "shards = 4", &mut config.shards)?;
+    top.set("pin", "pin = true", &mut config.pin)?;
+    rates(&mut top, config)?;
     top.set("reader_threads", "reader_threads = 2", &mut config.reader_threads)?;
     top.set("log_level", "log_level = \"info\"", &mut config.log_level)?;
     top.set("dev", "dev = true", &mut config.dev)?;
 
-    given.note("auth", origin);
+    given.note("auth", origin.clone());
+    given.note("retention", origin);
     config.tls = tls(table.table(Field { name: "tls", example: TLS_EXAMPLE })?)?;
     config.auth = auth(table.table(Field { name: "auth", example: AUTH_EXAMPLE })?)?;
+    config.retention = retention(table.table(Field { name: "retention", example: RETENTION_EXAMPLE })?)?;
     table.finish()
 }
 
+/// How fast strangers are taken.
+fn rates(top: &mut Fields<'_, '_>, config: &mut Config) -> Result<(), ConfigError> {
+    let to = &mut config.handshakes_per_second;
+    top.set("handshakes_per_second", "handshakes_per_second = 1000", to)?;
+    top.set("hellos_per_second", "hellos_per_second = 2000", &mut config.hellos_per_second)?;
+    let to = &mut config.address_connections_per_second;
+    top.set("address_connections_per_second", "address_connections_per_second = 200", to)?;
+    let to = &mut config.address_without_hello_max;
+    top.set("address_without_hello_max", "address_without_hello_max = 512", to)?;
+    let to = &mut config.address_limits_loopback;
+    top.set("address_limits_loopback", "address_limits_loopback = false", to)
+}
+
 const TLS_EXAMPLE: &str = "tls = { cert = \"/etc/talaria/cert.pem\", key = \"/etc/talaria/key.pem\" }";
+const RETENTION_EXAMPLE: &str = "retention = { max_age_days = 365 }";
 const AUTH_EXAMPLE: &str = "auth = { issuer = \"https://id.example.org\" }";
 const CERT: Field = Field { name: "cert", example: "cert = \"/etc/talaria/cert.pem\"" };
 const KEY: Field = Field { name: "key", example: "key = \"/etc/talaria/key.pem\"" };
@@ -133,6 +152,19 @@ fn tls(mut table: Table<'_>) -> Result<Option<TlsConfig>, ConfigError> {
     };
     table.finish()?;
     Ok(tls)
+}
+
+fn retention(mut table: Table<'_>) -> Result<RetentionConfig, ConfigError> {
+    let mut retention = RetentionConfig {
+        max_age_days: table.take(Field { name: "max_age_days", example: "max_age_days = 365" })?,
+        max_entries: table.take(Field { name: "max_entries", example: "max_entries = 100000" })?,
+        ..RetentionConfig::default()
+    };
+    if let Some(seconds) = table.take(Field { name: "sweep_seconds", example: "sweep_seconds = 600" })? {
+        retention.sweep_seconds = seconds;
+    }
+    table.finish()?;
+    Ok(retention)
 }
 
 fn auth(mut table: Table<'_>) -> Result<AuthConfig, ConfigError> {

@@ -9,6 +9,8 @@ mod value;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use talaria_core::limits::SHARDS_MAX;
+
 pub use error::{ConfigError, Origin};
 pub use overlay::Overlay;
 
@@ -97,6 +99,24 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
+/// How long entries are kept: `[retention]`. Since 0.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// `max_age_days`: entries older than this go, 1 to 36500 days; the last one of a conversation stays. Default: none
+    /// goes for its age. Since 0.2.
+    pub max_age_days: Option<u32>,
+    /// `max_entries`: of each conversation the last so many entries stay, 1 to 4294967295. Default: all. Since 0.2.
+    pub max_entries: Option<u32>,
+    /// `sweep_seconds`: pause between two looks at all conversations, 1 to 86400 s. Default 600. Since 0.2.
+    pub sweep_seconds: u32,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { max_age_days: None, max_entries: None, sweep_seconds: 600 }
+    }
+}
+
 /// Everything that a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -122,6 +142,24 @@ pub struct Config {
     /// `connections_max`: connections at once, at least 1. One more takes the place of the oldest without Hello, or
     /// is closed. Default 100000. Since 0.1.
     pub connections_max: u32,
+    /// `shards`: threads that serve clients, 1 to 64, each with its part of conversations and connections. Default: one per
+    /// processor. Since 0.2.
+    pub shards: u32,
+    /// `pin`: keeps each shard's thread to a processor of its own, where there are enough. Default true. Since 0.2.
+    pub pin: bool,
+    /// `handshakes_per_second`: new connections that each shard takes in a second, 1 to 100000; others wait in the
+    /// system's queue, so that those who are connected do not notice. Default 1000. Since 0.2.
+    pub handshakes_per_second: u32,
+    /// `hellos_per_second`: sessions that each shard opens in a second, 1 to 100000; others are told when to come again.
+    /// Default 2000. Since 0.2.
+    pub hellos_per_second: u32,
+    /// `address_connections_per_second`: new connections of one address (IPv4) or /64 (IPv6) in a second, and ten times as
+    /// many at once, 1 to 100000. Default 200. Since 0.2.
+    pub address_connections_per_second: u32,
+    /// `address_without_hello_max`: connections without a session of one address or /64, 1 to 100000. Default 512. Since 0.2.
+    pub address_without_hello_max: u32,
+    /// `address_limits_loopback`: the two bounds above hold for this machine's own addresses too. Default false. Since 0.2.
+    pub address_limits_loopback: bool,
     /// `reader_threads`: threads that read the log, 1 to 64. Default 2. Since 0.1.
     pub reader_threads: u32,
     /// `log_level`: of the node's own log on stderr. Default "info". Since 0.1.
@@ -133,6 +171,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// `[auth]`: needs a key unless `dev`. Since 0.1.
     pub auth: AuthConfig,
+    /// `[retention]`: everything is kept unless it says otherwise. Since 0.2.
+    pub retention: RetentionConfig,
 }
 
 impl Config {
@@ -148,11 +188,19 @@ impl Config {
             keepalive_seconds: 30,
             drain_seconds: 20,
             connections_max: 100_000,
+            shards: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64) as u32),
+            pin: true,
+            handshakes_per_second: 1_000,
+            hellos_per_second: 2_000,
+            address_connections_per_second: 200,
+            address_without_hello_max: 512,
+            address_limits_loopback: false,
             reader_threads: 2,
             log_level: LogLevel::default(),
             dev: false,
             tls: None,
             auth: AuthConfig::default(),
+            retention: RetentionConfig::default(),
         }
     }
 
@@ -192,12 +240,36 @@ impl Config {
         given.in_range("keepalive_seconds", self.keepalive_seconds, 1..=3600, "keepalive_seconds = 30")?;
         given.in_range("drain_seconds", self.drain_seconds, 0..=3600, "drain_seconds = 20")?;
         given.in_range("connections_max", self.connections_max, 1..=1_000_000, "connections_max = 100000")?;
+        given.in_range("shards", self.shards, 1..=SHARDS_MAX.into(), "shards = 4")?;
+        self.check_rates(given)?;
+        self.check_retention(given)?;
         given.in_range("reader_threads", self.reader_threads, 1..=64, "reader_threads = 2")?;
         if self.node.is_empty() || self.node.len() > 64 {
             let problem = "is not 1 to 64 bytes long";
             return Err(given.mistake("node", &format!("{:?}", self.node), problem, "node = \"eu-1\""));
         }
         self.check_credentials(given)
+    }
+
+    fn check_rates(&self, given: &file::Given) -> Result<(), ConfigError> {
+        let range = || 1..=100_000;
+        let field = "handshakes_per_second";
+        given.in_range(field, self.handshakes_per_second, range(), "handshakes_per_second = 1000")?;
+        given.in_range("hellos_per_second", self.hellos_per_second, range(), "hellos_per_second = 2000")?;
+        let field = "address_connections_per_second";
+        let example = "address_connections_per_second = 200";
+        given.in_range(field, self.address_connections_per_second, range(), example)?;
+        let field = "address_without_hello_max";
+        given.in_range(field, self.address_without_hello_max, range(), "address_without_hello_max = 512")
+    }
+
+    fn check_retention(&self, given: &file::Given) -> Result<(), ConfigError> {
+        let RetentionConfig { max_age_days, max_entries, sweep_seconds } = self.retention;
+        let field = "retention.max_age_days";
+        given.in_range(field, max_age_days.unwrap_or(1), 1..=36_500, "max_age_days = 365")?;
+        let field = "retention.max_entries";
+        given.in_range(field, max_entries.unwrap_or(1), 1..=u32::MAX, "max_entries = 100000")?;
+        given.in_range("retention.sweep_seconds", sweep_seconds, 1..=86_400, "sweep_seconds = 600")
     }
 
     fn check_credentials(&self, given: &file::Given) -> Result<(), ConfigError> {

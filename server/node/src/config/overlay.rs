@@ -42,6 +42,27 @@ pub struct Overlay {
     /// Connections at once (field `connections_max`).
     #[arg(long, env = "TALARIA_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: Option<String>,
+    /// Threads that serve clients (field `shards`).
+    #[arg(long, env = "TALARIA_SHARDS", value_name = "COUNT")]
+    pub shards: Option<String>,
+    /// Keep each to a processor of its own (field `pin`).
+    #[arg(long, env = "TALARIA_PIN", value_name = "BOOL")]
+    pub pin: Option<String>,
+    /// New connections of each shard in a second (field `handshakes_per_second`).
+    #[arg(long, env = "TALARIA_HANDSHAKES_PER_SECOND", value_name = "COUNT")]
+    pub handshakes_per_second: Option<String>,
+    /// New sessions of each shard in a second (field `hellos_per_second`).
+    #[arg(long, env = "TALARIA_HELLOS_PER_SECOND", value_name = "COUNT")]
+    pub hellos_per_second: Option<String>,
+    /// New connections of one address in a second (field `address_connections_per_second`).
+    #[arg(long, env = "TALARIA_ADDRESS_CONNECTIONS_PER_SECOND", value_name = "COUNT")]
+    pub address_connections_per_second: Option<String>,
+    /// Connections without a session of one address (field `address_without_hello_max`).
+    #[arg(long, env = "TALARIA_ADDRESS_WITHOUT_HELLO_MAX", value_name = "COUNT")]
+    pub address_without_hello_max: Option<String>,
+    /// The two bounds above for this machine too (field `address_limits_loopback`).
+    #[arg(long, env = "TALARIA_ADDRESS_LIMITS_LOOPBACK", value_name = "BOOL")]
+    pub address_limits_loopback: Option<String>,
     /// Threads that read the log (field `reader_threads`).
     #[arg(long, env = "TALARIA_READER_THREADS", value_name = "COUNT")]
     pub reader_threads: Option<String>,
@@ -75,10 +96,29 @@ impl Overlay {
         )?;
         let field = example("connections_max", "--connections-max 100000");
         set(&self.connections_max, field, &mut config.connections_max, given)?;
+        set(&self.shards, example("shards", "--shards 4"), &mut config.shards, given)?;
+        set(&self.pin, example("pin", "--pin true"), &mut config.pin, given)?;
+        self.apply_rates(config, given)?;
         let field = example("reader_threads", "--reader-threads 2");
         set(&self.reader_threads, field, &mut config.reader_threads, given)?;
         set(&self.log_level, example("log_level", "--log-level info"), &mut config.log_level, given)?;
         set(&self.dev, example("dev", "--dev"), &mut config.dev, given)
+    }
+
+    fn apply_rates(&self, config: &mut Config, given: &mut Given) -> Result<(), ConfigError> {
+        let example = |name, example| Field { name, example };
+        let field = example("handshakes_per_second", "--handshakes-per-second 1000");
+        set(&self.handshakes_per_second, field, &mut config.handshakes_per_second, given)?;
+        let field = example("hellos_per_second", "--hellos-per-second 2000");
+        set(&self.hellos_per_second, field, &mut config.hellos_per_second, given)?;
+        let field = example("address_connections_per_second", "--address-connections-per-second 200");
+        let to = &mut config.address_connections_per_second;
+        set(&self.address_connections_per_second, field, to, given)?;
+        let field = example("address_without_hello_max", "--address-without-hello-max 512");
+        let to = &mut config.address_without_hello_max;
+        set(&self.address_without_hello_max, field, to, given)?;
+        let field = example("address_limits_loopback", "--address-limits-loopback false");
+        set(&self.address_limits_loopback, field, &mut config.address_limits_loopback, given)
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     lifecycle::Phase,
-    limits::{LINGER, RECONNECT_SPREAD_MS, STALL_BYTES_MIN, TRANSMIT_BYTES_HIGH, TRANSMIT_CHUNK_BYTES},
+    limits::{LINGER, STALL_BYTES_MIN, TRANSMIT_BYTES_HIGH, TRANSMIT_CHUNK_BYTES},
     metrics::DropReason,
     session_driver::{SessionContext, SessionDriver},
 };
@@ -101,6 +101,10 @@ impl Connection {
     /// Serves it to its end.
     pub(super) async fn run(mut self) {
         loop {
+            if self.is_stranger() {
+                let context = self.context.clone();
+                context.turns.step().await;
+            }
             match self.turn() {
                 Ok(Turn::Wait) => {}
                 Ok(Turn::Again) => {
@@ -126,6 +130,11 @@ impl Connection {
         }
     }
 
+    /// No session yet: what it makes the shard do waits behind those who have one.
+    fn is_stranger(&self) -> bool {
+        self.ending == Ending::No && !self.driver.is_open()
+    }
+
     /// Reads, lets the session work, writes. `Err`: the connection is to be dropped at once.
     fn turn(&mut self) -> Result<Turn, DropReason> {
         self.driver.handle_effects();
@@ -135,6 +144,12 @@ impl Connection {
             return Ok(self.linger(until, read));
         }
         self.on_time()?;
+        if self.socket.has_begun() {
+            self.place.has_begun();
+        }
+        if !self.socket.is_handshaking() {
+            self.place.has_shaken_hands();
+        }
         if self.driver.is_open() {
             self.place.has_session();
         }
@@ -246,7 +261,7 @@ impl Connection {
             Phase::Draining { until } => {
                 // What was asked is answered first; nothing more is read meanwhile.
                 if self.driver.requests_in_flight() == 0 || Instant::now() >= until {
-                    let after_ms = self.driver.jitter(RECONNECT_SPREAD_MS);
+                    let after_ms = self.driver.jitter(self.context.reconnect_spread_ms());
                     self.driver.end(ErrorCode::Draining, "the node goes down", after_ms.max(1));
                 }
             }
@@ -348,6 +363,7 @@ impl Drop for Connection {
         self.context.metrics.transmit_bytes.decrement(self.shown_bytes as f64);
         if std::thread::panicking() {
             self.context.metrics.panics.increment(1);
+            self.context.metrics.connection_dropped(DropReason::Panic);
             tracing::error!("a connection's task panicked; only its session ends");
         }
     }

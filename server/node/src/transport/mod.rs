@@ -1,5 +1,6 @@
 //! Transports: how bytes of clients come and go. TCP with TLS, and QUIC; each brings connections to the same session driver.
 
+mod addresses;
 mod admission;
 mod connection;
 pub mod quic;
@@ -8,4 +9,5 @@ pub(crate) mod tcp;
 mod tls_socket;
 mod transmit;
 
-pub(crate) use admission::Admission;
+pub(crate) use addresses::AddressLimits;
+pub(crate) use admission::{Admission, NodeAdmission};

@@ -10,6 +10,7 @@ use rustls::{ServerConfig, ServerConnection};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::transmit::TransmitBuffer;
+use crate::limits::ENCRYPTED_BYTES_MAX;
 
 /// Records that one call of [`TlsSocket::read`] takes from the system, so that a busy peer does not starve others.
 const READS_PER_CALL_MAX: usize = 4;
@@ -40,6 +41,7 @@ pub(crate) enum SocketError {
 pub(crate) struct TlsSocket {
     tcp: TcpStream,
     tls: ServerConnection,
+    has_begun: bool,
     /// The peer broke TLS: what it sends is thrown away.
     broken: bool,
 }
@@ -47,7 +49,9 @@ pub(crate) struct TlsSocket {
 impl TlsSocket {
     /// Of a connection just accepted.
     pub(crate) fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, SocketError> {
-        Ok(Self { tcp, tls: ServerConnection::new(config)?, broken: false })
+        let mut tls = ServerConnection::new(config)?;
+        tls.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
+        Ok(Self { tcp, tls, has_begun: false, broken: false })
     }
 
     /// Waits until something can be read, or written if something waits. Cancel-safe.
@@ -66,6 +70,11 @@ impl TlsSocket {
         self.tls.is_handshaking()
     }
 
+    /// The peer has said something.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// Bytes wait to be written.
     pub(crate) fn wants_write(&self) -> bool {
         self.tls.wants_write()
@@ -80,7 +89,7 @@ impl TlsSocket {
         for _ in 0..READS_PER_CALL_MAX {
             match self.tls.read_tls(&mut TryRead(&self.tcp)) {
                 Ok(0) => return Ok(ReadStatus::Closed),
-                Ok(_) => {}
+                Ok(_) => self.has_begun = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(ReadStatus::Drained),
                 Err(error) if is_reset(&error) => return Ok(ReadStatus::Closed),
                 Err(error) => return Err(error.into()),

@@ -31,6 +31,10 @@ fn a_ready_node_says_so_and_counts() {
         "talaria_log_queue_ops",
         "talaria_read_queue_ops",
         "talaria_panics_total",
+        "talaria_shard_restarts_total",
+        "talaria_mailbox_full_total{queue=\"asks\"}",
+        "talaria_mailbox_messages{queue=\"completions\"}",
+        "talaria_handshakes_in_progress",
     ] {
         assert_eq!(http::metric_in(&text, name), 0.0, "{name}");
     }

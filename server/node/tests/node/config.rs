@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use talaria_server::config::{Config, Durability, KeyAlgorithm, KeySource, LogLevel, Overlay};
+use talaria_server::config::{
+    Config, Durability, KeyAlgorithm, KeySource, LogLevel, Overlay, RetentionConfig,
+};
 
 use crate::support::process;
 
@@ -29,6 +31,13 @@ node = "eu-1"
 keepalive_seconds = 60
 drain_seconds = 0
 connections_max = 5
+shards = 3
+pin = false
+handshakes_per_second = 11
+hellos_per_second = 12
+address_connections_per_second = 13
+address_without_hello_max = 14
+address_limits_loopback = true
 reader_threads = 3
 log_level = "debug"
 dev = false
@@ -36,6 +45,11 @@ dev = false
 [tls]
 cert = "c.pem"
 key = "k.pem"
+
+[retention]
+max_age_days = 30
+max_entries = 1000
+sweep_seconds = 5
 
 [auth]
 issuer = "i"
@@ -64,6 +78,12 @@ fn a_file_with_every_field() {
     assert_eq!((config.durability, config.log_level), (Durability::Os, LogLevel::Debug));
     assert_eq!((config.keepalive_seconds, config.drain_seconds), (60, 0));
     assert_eq!((config.connections_max, config.reader_threads, config.dev), (5, 3, false));
+    assert_eq!((config.shards, config.pin, config.address_limits_loopback), (3, false, true));
+    assert_eq!((config.handshakes_per_second, config.hellos_per_second), (11, 12));
+    assert_eq!((config.address_connections_per_second, config.address_without_hello_max), (13, 14));
+    let retention = (Some(30), Some(1000), 5);
+    let RetentionConfig { max_age_days, max_entries, sweep_seconds } = config.retention;
+    assert_eq!((max_age_days, max_entries, sweep_seconds), retention);
     assert_eq!(config.tls.unwrap().key, PathBuf::from("k.pem"));
     assert_eq!((config.auth.issuer.as_deref(), config.auth.audience.as_deref()), (Some("i"), Some("a")));
     assert_eq!(config.auth.keys[0].algorithm, KeyAlgorithm::EdDsa);
@@ -78,6 +98,8 @@ fn what_is_not_given_has_its_default() {
     let config = Config::load(&overlay).unwrap();
     assert_eq!(config.listen.to_string(), "0.0.0.0:7443");
     assert_eq!(config.durability, Durability::Fsync);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(config.shards as usize, cores.min(64), "one per processor");
     assert_eq!(config, Config { tls: config.tls.clone(), auth: config.auth.clone(), ..Config::new("d") });
 }
 
@@ -175,6 +197,33 @@ fn rules_between_fields() {
         ("keepalive_seconds = 0", ["`keepalive_seconds` = 0", "from 1 to 3600", "keepalive_seconds = 30"]),
         ("drain_seconds = 3601", ["`drain_seconds` = 3601", "from 0 to 3600", "drain_seconds = 20"]),
         ("connections_max = 0", ["`connections_max` = 0", "from 1 to 1000000", "connections_max = 100000"]),
+        ("shards = 0", ["`shards` = 0", "from 1 to 64", "shards = 4"]),
+        ("shards = 65", ["`shards` = 65", "from 1 to 64", "shards = 4"]),
+        (
+            "handshakes_per_second = 0",
+            ["`handshakes_per_second` = 0", "from 1 to 100000", "handshakes_per_second = 1000"],
+        ),
+        ("hellos_per_second = 0", ["`hellos_per_second` = 0", "from 1 to", "hellos_per_second = 2000"]),
+        (
+            "address_connections_per_second = 0",
+            ["`address_connections_per_second` = 0", "from 1 to", "address_connections_per_second = 200"],
+        ),
+        (
+            "address_without_hello_max = 0",
+            ["`address_without_hello_max` = 0", "from 1 to", "address_without_hello_max = 512"],
+        ),
+        (
+            "retention = { max_age_days = 0 }",
+            ["`retention.max_age_days` = 0", "from 1 to 36500", "max_age_days = 365"],
+        ),
+        (
+            "retention = { max_entries = 0 }",
+            ["`retention.max_entries` = 0", "from 1", "max_entries = 100000"],
+        ),
+        (
+            "retention = { sweep_seconds = 86401 }",
+            ["`retention.sweep_seconds` = 86401", "from 1 to 86400", "sweep_seconds = 600"],
+        ),
         ("reader_threads = 65", ["`reader_threads` = 65", "from 1 to 64", "reader_threads = 2"]),
         ("node = \"\"", ["`node` = \"\"", "1 to 64 bytes", "node = \"eu-1\""]),
         (
@@ -201,6 +250,7 @@ fn unknown_fields_are_refused_with_those_that_are_known() {
     for (text, field, known) in [
         ("lisen = \"x\"", "`lisen`", "listen"),
         ("[tls]\ncret = \"c\"", "`tls.cret`", "cert, key"),
+        ("[retention]\nmax_age = 1", "`retention.max_age`", "max_age_days"),
         ("[auth]\nisuer = \"i\"", "`auth.isuer`", "issuer"),
         (
             "[[auth.keys]]\nkid = \"a\"\nalg = \"EdDSA\"\npath = \"p\"\nuse = \"sig\"",

@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use talaria_log::{Batch, CommitLog, CommitResult, MemoryLog, View};
 use talaria_protocol::{
     error_code::ErrorCode,
     message::{
-        Durability, RequestId, Role,
+        RequestId, Role,
         client::{ClientFrame, Token},
         server::ServerFrame,
     },
@@ -20,6 +19,7 @@ use crate::support::{
     client::{Client, text_to},
     honest::Honest,
     node::TestNode,
+    slow_log::SlowLog,
 };
 
 #[test]
@@ -127,6 +127,8 @@ fn no_more_sessions_than_connections_max_and_those_without_hello_make_place() {
     let mut honest = Honest::on(&node);
     let mut silent = node.connect();
     silent.handshake().unwrap();
+    // Both ends have it: before that nothing can be said.
+    node.assert_metric("talaria_handshakes_in_progress", 0.0);
     let mut third = node.session("carol");
     assert_eq!(silent.end(), ErrorCode::Busy, "it made place");
     let mut fourth = node.connect();
@@ -136,28 +138,9 @@ fn no_more_sessions_than_connections_max_and_those_without_hello_make_place() {
     node.assert_metric("talaria_connections_dropped_total{reason=\"connections_max\"}", 2.0);
 }
 
-/// Takes its time for a commit, as a disk does.
-struct SlowLog(MemoryLog);
-
-impl CommitLog for SlowLog {
-    fn commit(&self, batch: &Batch) -> CommitResult {
-        sleep(Duration::from_millis(300));
-        self.0.commit(batch)
-    }
-    fn view(&self) -> Box<dyn View + '_> {
-        self.0.view()
-    }
-    fn durability(&self) -> Durability {
-        self.0.durability()
-    }
-    fn read_only(&self) -> Option<String> {
-        self.0.read_only()
-    }
-}
-
 #[test]
 fn a_drain_answers_what_was_asked_tells_everyone_and_ends() {
-    let node = TestNode::start_on(Arc::new(SlowLog(MemoryLog::new())), |_| {});
+    let node = TestNode::start_on(Arc::new(SlowLog::new(Duration::from_millis(300))), |_| {});
     let mut busy = node.session("alice");
     let conversation = busy.direct_with("bob");
     let idle: Vec<Client> = (2..12).map(|device| node.session_of("alice", device)).collect();

@@ -70,6 +70,8 @@ pub(crate) struct Client {
     decoder: FrameDecoder,
     put_back: VecDeque<ServerFrame>,
     last_request: u64,
+    /// Where its session is, once it is welcome.
+    pub(crate) shard: u16,
 }
 
 impl Client {
@@ -88,6 +90,7 @@ impl Client {
             decoder: FrameDecoder::new(FRAME_BYTES_MAX),
             put_back: VecDeque::new(),
             last_request: 0,
+            shard: 0,
         }
     }
 
@@ -169,7 +172,10 @@ impl Client {
     pub(crate) fn hello(&mut self, token: &str, device: u8) -> Welcome {
         self.send(&ClientFrame::Hello(Box::new(Self::hello_frame(token, device))));
         match self.frame() {
-            ServerFrame::Welcome(welcome) => *welcome,
+            ServerFrame::Welcome(welcome) => {
+                self.shard = shard_of(&welcome);
+                *welcome
+            }
             other => panic!("no welcome: {other:?}"),
         }
     }
@@ -186,8 +192,12 @@ impl Client {
     pub(crate) fn try_ask(&mut self, request: Request) -> Option<RequestId> {
         self.last_request += 1;
         let id = RequestId::new(self.last_request)?;
-        let frame = ClientFrame::Request(id, request).encode();
-        self.stream.write_all(&frame).and_then(|()| self.stream.flush()).ok().map(|()| id)
+        self.try_send(&ClientFrame::Request(id, request)).then_some(id)
+    }
+
+    /// Sends a frame; `false` when the connection is gone.
+    pub(crate) fn try_send(&mut self, frame: &ClientFrame) -> bool {
+        self.stream.write_all(&frame.encode()).and_then(|()| self.stream.flush()).is_ok()
     }
 
     /// The answer to a request.
@@ -243,11 +253,23 @@ impl Client {
         ErrorCode::from_wire(code).unwrap()
     }
 
+    /// The end of the connection; frames before it are skipped.
+    pub(crate) fn wait_for_close(&mut self) {
+        self.put_back.clear();
+        while let Received::Frame(_) = self.receive() {}
+    }
+
     /// Nothing comes any more but the end of the connection.
     pub(crate) fn closed(&mut self) {
         self.put_back.clear();
         assert!(matches!(self.receive(), Received::Closed), "the connection ends after that");
     }
+}
+
+/// The shard of a session, as its id says: behind the node's own half stands its number, above which is the shard's.
+pub(crate) fn shard_of(welcome: &Welcome) -> u16 {
+    let bytes = welcome.session.as_bytes();
+    u16::from_be_bytes([bytes[8], bytes[9]])
 }
 
 /// The id of a user's n-th device in these tests.

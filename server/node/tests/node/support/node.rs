@@ -14,6 +14,7 @@ use talaria_server::{
     clock::unix_ms,
     config::Config,
     dev::{DEV_KID, DevFiles},
+    shard_thread::ShardError,
 };
 use tempfile::TempDir;
 
@@ -21,6 +22,11 @@ use super::{
     client::{Client, Tls},
     http::metric_in,
 };
+
+/// `TALARIA_TEST_SHARDS` runs all tests with so many shards; else nodes have their default.
+pub(crate) fn shards() -> Option<String> {
+    std::env::var("TALARIA_TEST_SHARDS").ok()
+}
 
 /// A running node and what its clients need.
 pub(crate) struct TestNode {
@@ -52,6 +58,11 @@ impl TestNode {
         config.admin_listen = config.listen;
         config.dev = true;
         config.drain_seconds = 5;
+        // Many nodes at once, on few processors.
+        config.pin = false;
+        if let Some(shards) = shards() {
+            config.shards = shards.parse().unwrap();
+        }
         change(&mut config);
         let handle = Node::start(config, log).unwrap();
         let files = DevFiles::of(dir.path());
@@ -100,6 +111,16 @@ impl TestNode {
         client
     }
 
+    /// A session of this user on this shard. The system chooses a connection's shard, so it may take several.
+    pub(crate) fn session_on(&self, shard: u16, subject: &str, device: u8) -> Client {
+        loop {
+            let client = self.session_of(subject, device);
+            if client.shard == shard {
+                return client;
+            }
+        }
+    }
+
     /// A metric's value, by its name and labels as `/metrics` shows them.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         metric_in(&self.handle.as_ref().unwrap().metrics(), name)
@@ -119,8 +140,18 @@ impl TestNode {
         self.handle.as_ref().unwrap().begin_shutdown();
     }
 
+    /// The node itself.
+    pub(crate) fn handle(&self) -> &NodeHandle {
+        self.handle.as_ref().unwrap()
+    }
+
     /// Drains and ends it.
-    pub(crate) fn shutdown(mut self) {
-        self.handle.take().unwrap().shutdown().unwrap();
+    pub(crate) fn shutdown(self) {
+        self.shutdown_result().unwrap();
+    }
+
+    /// The same, with what became of it.
+    pub(crate) fn shutdown_result(mut self) -> Result<(), ShardError> {
+        self.handle.take().unwrap().shutdown()
     }
 }

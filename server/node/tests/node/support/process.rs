@@ -14,7 +14,10 @@ use talaria_server::{
     dev::{DEV_KID, DevFiles},
 };
 
-use super::client::{Client, Tls};
+use super::{
+    client::{Client, Tls},
+    node::shards,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_talaria");
 
@@ -75,6 +78,8 @@ impl Process {
                 "--data-dir",
             ])
             .arg(data_dir)
+            .args(["--pin", "false"])
+            .envs(shards().map(|shards| ("TALARIA_SHARDS", shards)))
             .args(more_args)
             .stdout(Stdio::piped())
             .stderr(errors)

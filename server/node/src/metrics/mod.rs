@@ -1,12 +1,17 @@
 //! What a node counts. Handles are made once per node, from a recorder of its own: no global state, no lookup on a
 //! hot path, and two nodes in one process count apart. Every bounded thing has its depth here, every drop its
-//! counter with a reason.
+//! counter with a reason. A gauge is the sum over the node's shards ([`ShardMetrics`]).
+
+mod shard;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use talaria_core::peer::PeerClass;
 use talaria_protocol::error_code::ErrorCode;
+
+pub(crate) use shard::{ShardMetrics, Share};
 
 /// Buckets of sync times, seconds.
 const SECONDS: [f64; 14] =
@@ -21,6 +26,12 @@ pub enum DropReason {
     ConnectionsMax,
     /// The oldest without Hello made place for a new one.
     WithoutHelloMax,
+    /// Its address has opened too many of late.
+    AddressRate,
+    /// Its address has too many without Hello.
+    AddressWithoutHello,
+    /// The oldest handshake made place for a new one.
+    HandshakesMax,
     /// The TLS handshake took too long.
     HandshakeTimeout,
     /// The TLS handshake failed: plaintext, garbage, no ALPN, TLS 1.2.
@@ -35,12 +46,17 @@ pub enum DropReason {
     Drain,
     /// It took too little for too long.
     SlowConsumer,
+    /// Its task panicked.
+    Panic,
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::ConnectionsMax, "connections_max"),
         (Self::WithoutHelloMax, "without_hello_max"),
+        (Self::AddressRate, "address_rate"),
+        (Self::AddressWithoutHello, "address_without_hello"),
+        (Self::HandshakesMax, "handshakes_max"),
         (Self::HandshakeTimeout, "handshake_timeout"),
         (Self::Handshake, "handshake"),
         (Self::Accept, "accept"),
@@ -48,8 +64,17 @@ impl DropReason {
         (Self::Peer, "peer"),
         (Self::Drain, "drain"),
         (Self::SlowConsumer, "slow_consumer"),
+        (Self::Panic, "panic"),
     ];
 }
+
+/// Names of a mailbox's queues, in the order of [`crate::mailbox::CLASSES`].
+const CLASS_NAMES: [(PeerClass, &str); 4] = [
+    (PeerClass::Answer, "answers"),
+    (PeerClass::Control, "control"),
+    (PeerClass::Ask, "asks"),
+    (PeerClass::FanOut, "fan_outs"),
+];
 
 /// How a log operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +139,9 @@ macro_rules! metrics {
             $(#[doc = $code_help] pub $code: ByCode,)*
             connections_dropped: Vec<Counter>,
             log_ops: Vec<Counter>,
+            mailbox_full: Vec<Counter>,
+            /// In the order of [`crate::mailbox::CLASSES`], then completions and retentions.
+            mailbox: Vec<Gauge>,
             handle: PrometheusHandle,
         }
 
@@ -136,6 +164,13 @@ macro_rules! metrics {
                         "outcome",
                         &OutcomeKind::ALL,
                     ),
+                    mailbox_full: maker.family(
+                        "talaria_mailbox_full_total",
+                        "Messages between shards that found no place, by queue.",
+                        "queue",
+                        &CLASS_NAMES,
+                    ),
+                    mailbox: maker.mailbox_gauges(),
                     handle,
                 }
             }
@@ -152,7 +187,8 @@ metrics! {
         transmit_bytes "talaria_transmit_queue_bytes" "Bytes waiting to be written, all connections.";
         log_queue "talaria_log_queue_ops" "Log operations under way.";
         read_queue "talaria_read_queue_ops" "Reads under way.";
-        mailbox "talaria_mailbox_messages" "Messages in the shard's mailbox when it was last drained.";
+        shards "talaria_shards" "Shards of this node.";
+        handshakes "talaria_handshakes_in_progress" "Connections in their TLS handshake.";
         log_read_only "talaria_log_read_only" "1 when the log takes no writes until the node is restarted.";
         draining "talaria_draining" "1 while the node goes down.";
     }
@@ -166,6 +202,11 @@ metrics! {
         dedup_hits "talaria_dedup_hits_total" "Appending requests recognised as sent before.";
         delivered "talaria_entries_delivered_total" "Entries delivered to sessions.";
         panics "talaria_panics_total" "Panics contained.";
+        shard_restarts "talaria_shard_restarts_total" "Shards that began anew after a panic of their core.";
+        mailbox_dropped "talaria_mailbox_dropped_total" "Messages between shards dropped because one began anew.";
+        retention_cuts "talaria_retention_cuts_total" "Conversations whose oldest entries were told to go.";
+        handshakes_paced "talaria_handshakes_paced_total" "Times that accepting waited for its turn.";
+        hellos_paced "talaria_hellos_paced_total" "Hellos refused because too many came at once.";
         read_failures "talaria_log_read_failures_total" "Reads that found damage or failed.";
         quic_misrouted "talaria_quic_misrouted_total" "Datagrams that came to another shard than their connection's.";
         quic_misrouted_dropped "talaria_quic_misrouted_dropped_total" "Of them, those that found their shard's queue full.";
@@ -214,6 +255,11 @@ impl Metrics {
         increment_of(&self.log_ops, &OutcomeKind::ALL, outcome, count);
     }
 
+    /// Counts a message that found no place.
+    pub fn mailbox_full(&self, class: PeerClass) {
+        increment_of(&self.mailbox_full, &CLASS_NAMES, class, 1);
+    }
+
     /// All of them in Prometheus' text format.
     pub fn render(&self) -> String {
         self.handle.render()
@@ -243,6 +289,20 @@ impl Maker<'_> {
         let gauge = self.0.register_gauge(&Key::from_static_name(name), &METADATA);
         gauge.set(0.0);
         gauge
+    }
+
+    fn mailbox_gauges(&self) -> Vec<Gauge> {
+        let name = "talaria_mailbox_messages";
+        let help = "Messages in the shards' mailboxes when they were last drained, by queue.";
+        self.0.describe_gauge(KeyName::from(name), None, help.into());
+        let queues = CLASS_NAMES.iter().map(|(_, queue)| *queue).chain(["completions", "retentions"]);
+        let gauge = |queue| {
+            let key = Key::from_parts(name, vec![Label::from_static_parts("queue", queue)]);
+            let gauge = self.0.register_gauge(&key, &METADATA);
+            gauge.set(0.0);
+            gauge
+        };
+        queues.map(gauge).collect()
     }
 
     fn describe_counter(&self, name: &'static str, help: &'static str) {

@@ -10,11 +10,12 @@ use talaria_protocol::{
     },
 };
 
-use super::{ReadTarget, Shard, ask::Ask};
 use crate::{
     conversation::{AppendKind, AppendRequest, Refusal, ReplyKind},
     effect::SessionKey,
     log::{ReadOp, UserRow},
+    question::Question,
+    shard::{Shard, mail::AskTarget, under_way::ReadTarget},
 };
 
 /// What is done once all its users are known.
@@ -27,7 +28,7 @@ enum Then {
 
 /// A request some of whose users are being looked up. One at a time: requests that name users by id are rare.
 #[derive(Debug)]
-pub(super) struct Resolving {
+pub(in crate::shard) struct Resolving {
     id: ClientMessageId,
     then: Then,
     todo: Vec<UserRef>,
@@ -35,8 +36,13 @@ pub(super) struct Resolving {
 }
 
 impl Shard {
-    pub(super) fn on_request(&mut self, session: SessionKey, request_id: RequestId, request: Request) {
-        if !self.directory.sessions.contains_key(&session) {
+    pub(in crate::shard) fn on_request(
+        &mut self,
+        session: SessionKey,
+        request_id: RequestId,
+        request: Request,
+    ) {
+        if !self.sessions.directory.sessions.contains_key(&session) {
             return;
         }
         match request {
@@ -70,11 +76,16 @@ impl Shard {
                 self.change(session, request_id, conversation, client_message_id, AppendKind::Leave);
             }
             Request::ListMembers { conversation, page } => {
-                self.ask(session, conversation, Ask::Members { request_id, page });
+                let question = Question::Members { page };
+                self.request(
+                    session,
+                    request_id,
+                    conversation,
+                    question,
+                    AskTarget::Members(session, request_id),
+                );
             }
-            Request::History(history) => {
-                self.ask(session, history.conversation, Ask::History { request_id, history });
-            }
+            Request::History(history) => self.on_history(session, request_id, history),
             Request::ListConversations { page } => self.on_list_conversations(session, request_id, &page),
             Request::Sync { token, page } => self.on_sync(session, request_id, token, &page),
         }
@@ -84,7 +95,35 @@ impl Shard {
         let content = send.content.clone();
         let kind = AppendKind::Send { content, urgency: send.urgency, expires_ms: send.expires_ms };
         let request = AppendRequest { id: send.client_message_id, after: send.after, kind };
-        self.ask(session, send.conversation, Ask::Append { request_id, reply: ReplyKind::Sent, request });
+        self.append(session, request_id, send.conversation, ReplyKind::Sent, request);
+    }
+
+    fn append(
+        &mut self,
+        session: SessionKey,
+        request_id: RequestId,
+        conversation: ConversationId,
+        reply: ReplyKind,
+        request: AppendRequest,
+    ) {
+        let Some(state) = self.sessions.directory.sessions.get(&session) else { return };
+        let subject = state.identity.subject.clone();
+        let question = Question::Append { subject, reply, request };
+        self.request(session, request_id, conversation, question, AskTarget::Append(session, request_id));
+    }
+
+    /// Asks for a request.
+    pub(super) fn request(
+        &mut self,
+        session: SessionKey,
+        request_id: RequestId,
+        conversation: ConversationId,
+        question: Question,
+        target: AskTarget,
+    ) {
+        if self.ask(session, conversation, question, target).is_none() {
+            self.refuse(session, request_id, &Refusal::busy("too many questions are under way"));
+        }
     }
 
     fn change(
@@ -96,11 +135,11 @@ impl Shard {
         kind: AppendKind,
     ) {
         let request = AppendRequest { id, after: None, kind };
-        self.ask(session, conversation, Ask::Append { request_id, reply: ReplyKind::Conversation, request });
+        self.append(session, request_id, conversation, ReplyKind::Conversation, request);
     }
 
     fn user_ids(&self, session: SessionKey, users: &[UserRef]) -> Option<Vec<UserId>> {
-        let tenant = &self.directory.sessions.get(&session)?.identity.tenant;
+        let tenant = &self.sessions.directory.sessions.get(&session)?.identity.tenant;
         let id_of = |user: &UserRef| match user {
             UserRef::Id(id) => *id,
             UserRef::Subject(subject) => self.config.log.id_key.user(tenant, subject),
@@ -121,7 +160,8 @@ impl Shard {
     }
 
     fn resolve_on(&mut self, session: SessionKey, request_id: RequestId, mut resolving: Resolving) {
-        let Some(identity) = self.directory.sessions.get(&session).map(|session| &session.identity) else {
+        let Some(identity) = self.sessions.directory.sessions.get(&session).map(|session| &session.identity)
+        else {
             return;
         };
         while let Some(user) = resolving.todo.pop() {
@@ -138,7 +178,7 @@ impl Shard {
                 }
                 UserRef::Id(user) => {
                     resolving.todo.push(UserRef::Id(user));
-                    self.resolving.insert((session, request_id), resolving);
+                    self.sessions.resolving.insert((session, request_id), resolving);
                     return self
                         .read(ReadOp::User { user, device: None }, ReadTarget::Resolve(session, request_id));
                 }
@@ -148,14 +188,14 @@ impl Shard {
     }
 
     /// What the log knows of the user that a request named by id; `None`: it could not be read.
-    pub(super) fn on_resolve_read(
+    pub(in crate::shard) fn on_resolve_read(
         &mut self,
         session: SessionKey,
         request_id: RequestId,
         found: Option<Option<UserRow>>,
     ) {
-        let Some(mut resolving) = self.resolving.remove(&(session, request_id)) else { return };
-        let Some(asking) = self.directory.sessions.get(&session) else { return };
+        let Some(mut resolving) = self.sessions.resolving.remove(&(session, request_id)) else { return };
+        let Some(asking) = self.sessions.directory.sessions.get(&session) else { return };
         let Some(row) = found else {
             return self.refuse(session, request_id, &Refusal::read_failed());
         };
@@ -173,7 +213,7 @@ impl Shard {
     }
 
     fn on_resolved(&mut self, session: SessionKey, request_id: RequestId, resolving: Resolving) {
-        let Some(asking) = self.directory.sessions.get(&session) else { return };
+        let Some(asking) = self.sessions.directory.sessions.get(&session) else { return };
         let me = asking.identity.user;
         let Resolving { id, then, mut known, .. } = resolving;
         match then {
