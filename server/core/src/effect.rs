@@ -141,7 +141,8 @@ pub enum Input {
         at: ShardId,
     },
     /// This shard has lost its state and begun anew. What it was asked will not be answered, what it should have fanned out
-    /// may be missing, and its sessions are gone. Comes before anything that its new incarnation posts.
+    /// may be missing, and its sessions are gone. Comes before anything that its new incarnation posts, and after the answers
+    /// that the old one has posted: their places are free from now on.
     Restarted {
         /// Which.
         shard: ShardId,

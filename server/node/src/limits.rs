@@ -20,7 +20,9 @@ pub const STRANGER_STEPS_PER_TURN: usize = 4;
 pub const BURST: Duration = Duration::from_millis(200);
 /// Addresses whose connections are counted. Full: those without a connection are forgotten.
 pub const ADDRESSES_MAX: usize = 65_536;
-/// What a client that must come again waits at the most, ms.
+/// What a client that must come again waits at the least, ms.
+pub const RETRY_AFTER_MS_MIN: u32 = 100;
+/// And over how long such clients are spread at the most, ms.
 pub const RETRY_AFTER_MS_MAX: u32 = 120_000;
 /// Cuts that wait at a shard. Full: the sweeper waits [`RETENTION_PAUSE`].
 pub const RETENTIONS_QUEUED_MAX: usize = 64;

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::limits::{RETRY_AFTER_MS_MAX, STRANGER_STEPS_PER_TURN};
+use crate::limits::{RETRY_AFTER_MS_MAX, RETRY_AFTER_MS_MIN, STRANGER_STEPS_PER_TURN};
 
 /// So many a second, and a burst of what was not used.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ impl Openings {
             (owed.count - now.saturating_duration_since(owed.at).as_secs_f64() * rate).max(0.0) + 1.0;
         owed.at = now;
         let spread_ms = (owed.count / rate * 1000.0).ceil() as u32;
-        Err(1 + 100 + draw(spread_ms.clamp(1_000, RETRY_AFTER_MS_MAX)))
+        Err(RETRY_AFTER_MS_MIN + draw(spread_ms.clamp(1_000, RETRY_AFTER_MS_MAX)))
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         let told: Vec<u32> =
             (0..20_010).filter_map(|_| openings.admit(start, |bound| bound - 1).err()).collect();
         assert_eq!(told.len(), 20_000, "ten at once");
-        assert_eq!((told[0], told[19_999]), (1_100, 20_100), "1,000 a second: 20,000 need 20 s");
+        assert_eq!((told[0], told[19_999]), (1_099, 20_099), "1,000 a second: 20,000 need 20 s");
         let half = start + Duration::from_secs(10);
         for _ in 0..10 {
             assert_eq!(openings.admit(half, |_| 0), Ok(()));

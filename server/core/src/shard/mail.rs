@@ -280,6 +280,7 @@ impl Shard {
         while let Some(gap) = self.mail.gaps_of(at).and_then(Gaps::take) {
             self.post(at, Body::Gap(gap));
         }
+        self.sessions.on_room(at);
         self.ask_again();
     }
 
@@ -302,13 +303,15 @@ impl Shard {
         for ask in lost {
             self.fail_ask(ask, Failure::Lost);
         }
+        self.sessions.on_room(shard);
         self.register_again(shard);
         self.on_home_lost(shard);
+        self.ask_again();
     }
 
     /// A question will not be answered.
     fn fail_ask(&mut self, ask: AskId, failure: Failure) {
-        let Some(Asked { conversation, target, .. }) = self.mail.end(ask) else { return };
+        let Some(Asked { to, conversation, target, .. }) = self.mail.end(ask) else { return };
         let busy = Refusal::busy("the shard of what was asked has too much to do");
         match target {
             AskTarget::Open(session, _) => self.refuse_open(session, &busy),
@@ -321,11 +324,10 @@ impl Shard {
             }
             AskTarget::Resume(session) => self.stop_resuming(session, conversation, ask, &busy),
             AskTarget::Page(session) if failure == Failure::Lost => self.go_on_reading(session),
-            // They try again when there is room, which is told.
-            AskTarget::Page(session) => self.sessions.waiting.push_back(Waiting::Page(session)),
+            // They try again when there is room there, which is told.
+            AskTarget::Page(session) => self.sessions.wait_for_room(to, Waiting::Page(session)),
             AskTarget::State(session) => {
-                self.sessions.waiting.push_back(Waiting::State(session, conversation));
-                self.ask_again_later();
+                self.sessions.wait_for_room(to, Waiting::State(session, conversation));
             }
         }
     }

@@ -4,7 +4,7 @@
 //!   and orders the openings of a user's sessions;
 //! * the **session** side has the sessions of its connections: what they were granted, how far they are, what they asked.
 //!
-//! The session side asks the home of a conversation or user ([`crate::question`]) and is answered ([`crate::answer`]); the
+//! The session side asks the home of a conversation or user (`question.rs`) and is answered (`answer.rs`); the
 //! home fans entries out. Where both are on this shard a message goes through a queue inside [`Shard::handle`], else
 //! by [`Effect::Post`]; all else is the same. One input at a time; effects queue up until they are polled. Nothing
 //! waits: what needs the log or another shard is parked, in bounded queues, or refused as `Busy`.
@@ -235,7 +235,7 @@ impl Shard {
             parked: self.home.parked(),
             cursors: self.home.cursors.len(),
             asks: self.mail.asks(),
-            waiting_to_ask: self.sessions.waiting.len() + self.sessions.waiting_longer.len(),
+            waiting_to_ask: self.sessions.waiting(),
             acks: self.sessions.acks.len(),
             control: self.mail.control_kept(),
             gaps: self.mail.gaps(),

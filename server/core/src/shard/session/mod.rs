@@ -10,7 +10,7 @@ mod request;
 mod resume;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -33,8 +33,10 @@ pub(super) enum Waiting {
 pub(super) struct Sessions {
     pub(super) directory: Directory,
     pub(super) resolving: HashMap<(SessionKey, RequestId), Resolving>,
-    /// Until there is room.
+    /// Until a question of this shard has been answered.
     pub(super) waiting: VecDeque<Waiting>,
+    /// Until there is room at a shard that had none.
+    waiting_for_room: BTreeMap<ShardId, VecDeque<Waiting>>,
     /// A while, since their home could not say. They come under the same bounds.
     pub(super) waiting_longer: VecDeque<Waiting>,
     /// When these are asked again, mono ms.
@@ -49,10 +51,26 @@ impl Sessions {
             directory: Directory::new(node, shard, incarnation),
             resolving: HashMap::new(),
             waiting: VecDeque::new(),
+            waiting_for_room: BTreeMap::new(),
             waiting_longer: VecDeque::new(),
             ask_again_ms: None,
             acks: Acks::default(),
             sweep: Sweep::default(),
         }
+    }
+
+    pub(super) fn wait_for_room(&mut self, at: ShardId, what: Waiting) {
+        self.waiting_for_room.entry(at).or_default().push_back(what);
+    }
+
+    /// What waited for this shard may be asked again.
+    pub(super) fn on_room(&mut self, at: ShardId) {
+        self.waiting.extend(self.waiting_for_room.remove(&at).unwrap_or_default());
+    }
+
+    /// What waits to be asked, for whatever reason.
+    pub(super) fn waiting(&self) -> usize {
+        let for_room: usize = self.waiting_for_room.values().map(VecDeque::len).sum();
+        self.waiting.len() + for_room + self.waiting_longer.len()
     }
 }
