@@ -34,8 +34,7 @@ use crate::{
     tls::{self, TlsError},
     transport::{
         AddressLimits, NodeAdmission,
-        quic::{Endpoints, NoInitialCipherSuite},
-        steering::{Steering, group::SocketGroup, keys::QuicKeys, net::NetCounters},
+        quic::{Endpoints, NoInitialCipherSuite, start},
         tcp,
     },
 };
@@ -120,7 +119,8 @@ impl Node {
     pub fn start(config: Config, log: Arc<dyn CommitLog>) -> Result<NodeHandle, StartError> {
         let Credentials { keyring, tls, ca } = credentials(&config)?;
         let shards = config.shards as u16;
-        let (listeners, quic_sockets) = bind_clients(config.listen, shards)?;
+        let (listeners, quic_sockets) =
+            listening("listen", config.listen, 17443, start::bind(config.listen, shards))?;
         let admin_listener =
             listening("admin_listen", config.admin_listen, 17480, tcp::bind(config.admin_listen))?;
         let (tcp_addr, admin_addr) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
@@ -132,8 +132,9 @@ impl Node {
         let mailboxes = Arc::new(Mailboxes::new(shards));
         let faults = Arc::new(Faults::default());
         let log_threads = LogThreads::start(&config, &log, &log_info, &lifecycle, &metrics, &mailboxes)?;
-        let quic = quic(&config, quic_sockets, &log_info, &tls, &metrics)?;
-        let common = Arc::new(common(&config, (tls, quic), keyring, &lifecycle, &metrics));
+        let keepalive = Duration::from_secs(config.keepalive_seconds.into());
+        let quic = start::endpoints(quic_sockets, &log_info.id_key, &tls, keepalive, &metrics)?;
+        let common = Arc::new(common(&config, tls, quic, keyring, &lifecycle, &metrics));
         let ports = log_threads.queues.into_iter().enumerate().map(|(shard, (log, readers))| Ports {
             shard: ShardId(shard as u16),
             log,
@@ -201,11 +202,11 @@ impl ShardMaker {
                 common: self.common.clone(),
                 listener,
                 core,
-                quic_seed: random()?,
                 pin: self.pins.get(usize::from(ports.shard.0)).copied(),
                 ports,
                 probes: probed,
                 session_seed: u64::from_be_bytes(random()?),
+                quic_seed: random()?,
             };
             threads.push(thread.start().inspect_err(|_| lifecycle.stop())?);
             probes.push(probe);
@@ -237,7 +238,8 @@ fn pins(config: &Config) -> Vec<CoreId> {
 
 fn common(
     config: &Config,
-    (tls, quic): (Arc<rustls::ServerConfig>, Arc<Endpoints>),
+    tls: Arc<rustls::ServerConfig>,
+    quic: Endpoints,
     keyring: Arc<Keyring>,
     lifecycle: &Arc<Lifecycle>,
     metrics: &Arc<Metrics>,
@@ -249,7 +251,7 @@ fn common(
     };
     Common {
         tls,
-        quic,
+        quic: Arc::new(quic),
         keyring,
         lifecycle: lifecycle.clone(),
         admission: NodeAdmission::new(config.connections_max as usize, addresses, metrics.clone()),
@@ -291,45 +293,6 @@ fn listening<T>(
     bound: std::io::Result<T>,
 ) -> Result<T, StartError> {
     bound.map_err(|source| StartError::Listen { field, address, example_port, source })
-}
-
-/// Pairs of ports that are tried where the configuration leaves the number open.
-const PORT_TRIES: usize = 16;
-
-/// The TCP listeners and the UDP sockets of all shards, on the same number.
-fn bind_clients(address: SocketAddr, shards: u16) -> Result<(Vec<TcpListener>, SocketGroup), StartError> {
-    let tries = if address.port() == 0 { PORT_TRIES } else { 1 };
-    for left in (0..tries).rev() {
-        let listeners = listening("listen", address, 17443, tcp::bind_all(address, shards))?;
-        match SocketGroup::bind(listeners[0].local_addr()?, shards) {
-            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::AddrInUse => {}
-            bound => {
-                let bound = bound.map_err(|error| std::io::Error::new(error.kind(), format!("UDP: {error}")));
-                return Ok((listeners, listening("listen", address, 17443, bound)?));
-            }
-        }
-    }
-    unreachable!("the last try returns")
-}
-
-fn quic(
-    config: &Config,
-    sockets: SocketGroup,
-    log_info: &LogInfo,
-    tls: &rustls::ServerConfig,
-    metrics: &Metrics,
-) -> Result<Arc<Endpoints>, StartError> {
-    let keys = QuicKeys::derive(log_info.id_key.as_bytes());
-    let steering = Steering::new(keys.steering, config.shards as u16);
-    if let Err(error) = sockets.steer(steering) {
-        tracing::warn!(%error, "the kernel cannot steer QUIC packets: shards hand them to each other");
-    }
-    let counters = NetCounters {
-        misrouted: metrics.quic_misrouted.clone(),
-        dropped: metrics.quic_misrouted_dropped.clone(),
-    };
-    let keepalive = Duration::from_secs(config.keepalive_seconds.into());
-    Ok(Arc::new(Endpoints::new(sockets, steering, keys, tls, keepalive, counters)?))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {

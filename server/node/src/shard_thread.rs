@@ -66,12 +66,12 @@ pub(crate) struct ShardThread {
     pub(crate) common: Arc<Common>,
     pub(crate) listener: TcpListener,
     pub(crate) core: ShardConfig,
-    /// Of the shard's QUIC endpoint, fresh.
-    pub(crate) quic_seed: [u8; 32],
     pub(crate) ports: Ports,
     pub(crate) probes: mpsc::Receiver<Probe>,
     /// Of session ids and jitter.
     pub(crate) session_seed: u64,
+    /// Of its QUIC endpoint, fresh.
+    pub(crate) quic_seed: [u8; 32],
     /// The processor that the thread is to keep to.
     pub(crate) pin: Option<CoreId>,
 }

@@ -192,6 +192,11 @@ impl Admission {
         }
     }
 
+    /// One more may begin its handshake now: for transports whose newcomers do not wait in the system.
+    pub(crate) fn has_room(&self) -> bool {
+        self.wait_for_turn(Instant::now()).is_none()
+    }
+
     fn wait_for_turn(&self, now: Instant) -> Option<Duration> {
         if let Some(wait) = self.pace.borrow_mut().wait(now) {
             return Some(wait);

@@ -12,7 +12,7 @@ use crate::{
 /// [QUI-17]
 #[tokio::test]
 async fn a_session_goes_on_from_another_address() {
-    let node = TestNode::start();
+    let node = TestNode::start_with(|config| config.shards = 4);
     let (mut alice, mut bob) =
         (QuicClient::session(&node, "alice").await, QuicClient::session(&node, "bob").await);
     let conversation = alice.direct_with("bob").await;

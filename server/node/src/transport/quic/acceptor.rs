@@ -48,7 +48,8 @@ impl QuicAcceptor {
                 incoming.refuse();
                 continue;
             }
-            match gate.judge(Instant::now(), incoming.remote_address_validated()) {
+            let has_room = self.admission.has_room();
+            match gate.judge(Instant::now(), has_room, incoming.remote_address_validated()) {
                 Verdict::Accept => self.start(incoming, gate),
                 Verdict::Retry => {
                     self.context.metrics.quic_retried.increment(1);
@@ -71,8 +72,9 @@ impl QuicAcceptor {
     fn start(&self, incoming: Incoming, gate: &Gate) {
         let metrics = &self.context.metrics;
         metrics.accepted.increment(1);
-        let address = incoming.remote_address().ip();
-        let Some(place) = self.admission.admit(address) else { return incoming.refuse() };
+        let peer = incoming.remote_address().ip();
+        let Some(place) = self.admission.admit(peer) else { return incoming.refuse() };
+        place.has_begun();
         // A server can always begin to speak before the handshake is complete.
         let started = incoming.accept().map(quinn::Connecting::into_0rtt);
         let Ok(Ok((link, done))) = started else {

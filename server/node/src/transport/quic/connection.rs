@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     lifecycle::Phase,
-    limits::{LINGER, RECONNECT_SPREAD_MS, TRANSMIT_BYTES_HIGH},
+    limits::{LINGER, TRANSMIT_BYTES_HIGH},
     metrics::DropReason,
     outbox::Outbox,
     session_driver::{SessionContext, SessionDriver},
@@ -129,6 +129,9 @@ impl Connection {
     /// Serves it to its end.
     pub(super) async fn run(mut self) {
         let over = loop {
+            if self.is_stranger() {
+                self.context.turns.step().await;
+            }
             if let Err(over) = self.turn() {
                 break over;
             }
@@ -137,6 +140,11 @@ impl Connection {
             }
         };
         self.close(over).await;
+    }
+
+    /// No session yet: what it makes the shard do waits behind those who have one.
+    fn is_stranger(&self) -> bool {
+        self.ending == Ending::No && !self.driver.is_open()
     }
 
     /// Until something has happened, which is handled.
@@ -161,6 +169,10 @@ impl Connection {
 
     /// What is due by the clock or by what has happened.
     fn turn(&mut self) -> Result<(), Over> {
+        let host = &self.context.host;
+        if self.driver.is_open() && host.faults().take_session(host.shard()) {
+            std::panic::panic_any("a fault that a test brings about");
+        }
         self.show();
         let now = Instant::now();
         if let Ending::Lingering { until } = self.ending {
@@ -213,6 +225,7 @@ impl Connection {
             return Err(Over::Lost(error));
         }
         self.handshake = None;
+        self.place.has_shaken_hands();
         self.driver.confirm();
         Ok(())
     }
@@ -256,7 +269,7 @@ impl Connection {
             Phase::Draining { until } if self.handshake.is_none() => {
                 // What was asked is answered first; nothing more is read meanwhile.
                 if self.driver.requests_in_flight() == 0 || now >= until {
-                    let after_ms = self.driver.jitter(RECONNECT_SPREAD_MS);
+                    let after_ms = self.driver.jitter(self.context.reconnect_spread_ms());
                     self.driver.end(ErrorCode::Draining, "the node goes down", after_ms.max(1));
                 }
                 Ok(())
@@ -393,6 +406,7 @@ impl Drop for Connection {
         self.context.metrics.transmit_bytes.decrement(self.shown_bytes as f64);
         if std::thread::panicking() {
             self.context.metrics.panics.increment(1);
+            self.context.metrics.connection_dropped(DropReason::Panic);
             tracing::error!("a connection's task panicked; only its session ends");
         }
     }

@@ -48,11 +48,12 @@ impl Gate {
         Self { open, allowance: u64::from(HANDSHAKES_AT_ONCE) * BILLION, counted_at: now }
     }
 
-    /// Of a packet whose sender has proved its address, or not. With [`Verdict::Accept`], [`Self::enter`] follows.
-    pub(super) fn judge(&mut self, now: Instant, proven: bool) -> Verdict {
+    /// Of a packet whose sender has proved its address, or not; `has_room`: as far as the shard's other transports leave it.
+    /// With [`Verdict::Accept`], [`Self::enter`] follows.
+    pub(super) fn judge(&mut self, now: Instant, has_room: bool, proven: bool) -> Verdict {
         self.count(now);
         let open = self.open.count.get();
-        if open >= HANDSHAKES_MAX || self.allowance < BILLION {
+        if !has_room || open >= HANDSHAKES_MAX || self.allowance < BILLION {
             return if proven { Verdict::Refuse } else { Verdict::Ignore };
         }
         if open >= HANDSHAKES_UNPROVEN_MAX && !proven {
@@ -96,23 +97,28 @@ mod tests {
         for open in 0..HANDSHAKES_MAX {
             now += Duration::from_millis(2);
             let expected = if open < HANDSHAKES_UNPROVEN_MAX { Verdict::Accept } else { Verdict::Retry };
-            assert_eq!(gate.judge(now, false), expected, "{open} open");
+            assert_eq!(gate.judge(now, true, false), expected, "{open} open");
             now += Duration::from_millis(2);
-            assert_eq!(gate.judge(now, true), Verdict::Accept);
+            assert_eq!(gate.judge(now, true, true), Verdict::Accept);
             places.push(gate.enter());
         }
         now += Duration::from_secs(1);
-        assert_eq!((gate.judge(now, true), gate.judge(now, false)), (Verdict::Refuse, Verdict::Ignore));
+        assert_eq!(
+            (gate.judge(now, true, true), gate.judge(now, true, false)),
+            (Verdict::Refuse, Verdict::Ignore)
+        );
         places.clear();
-        assert_eq!(gate.judge(now, false), Verdict::Accept, "places are given back");
+        assert_eq!(gate.judge(now, false, true), Verdict::Refuse, "others need the room");
+        assert_eq!(gate.judge(now, true, false), Verdict::Accept, "places are given back");
     }
 
     #[test]
     fn more_than_the_pace_are_turned_away_until_time_has_passed() {
         let mut now = Instant::now();
         let mut gate = Gate::new(now, Gauge::noop());
-        let accepted =
-            |gate: &mut Gate, now| (0..2_000).filter(|_| gate.judge(now, true) == Verdict::Accept).count();
+        let accepted = |gate: &mut Gate, now| {
+            (0..2_000).filter(|_| gate.judge(now, true, true) == Verdict::Accept).count()
+        };
         assert_eq!(accepted(&mut gate, now), HANDSHAKES_AT_ONCE as usize);
         now += Duration::from_millis(100);
         assert_eq!(accepted(&mut gate, now), HANDSHAKES_PER_SECOND as usize / 10);

@@ -11,6 +11,7 @@ mod inbound;
 pub mod limits;
 mod outbound;
 mod stall;
+pub(crate) mod start;
 
 pub(crate) use acceptor::QuicAcceptor;
 pub use endpoint::Endpoints;

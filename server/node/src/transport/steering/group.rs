@@ -50,6 +50,12 @@ impl SocketGroup {
         }
     }
 
+    /// How many there are.
+    pub fn shards(&self) -> u16 {
+        // As many as were asked for.
+        self.sockets.len() as u16
+    }
+
     /// Where clients send to.
     pub fn address(&self) -> SocketAddr {
         self.address
