@@ -59,7 +59,7 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// Entries in one history page.
 pub const PAGE_ENTRIES_MAX: usize = 200;
 /// Entry bytes after which a page ends, the last entry included.
-pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+pub const PAGE_BYTES_MAX: usize = 72 * 1024;
 /// Conversations in one page of `SyncResult` or `ConversationList`.
 pub const PAGE_CONVERSATIONS_MAX: usize = 200;
 /// Members in one page of `MemberList`.

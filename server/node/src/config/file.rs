@@ -100,7 +100,7 @@ pub(super) fn apply(config: &mut Config, given: &mut Given, path: &Path) -> Resu
 /// How fast strangers are taken.
 fn rates(top: &mut Fields<'_, '_>, config: &mut Config) -> Result<(), ConfigError> {
     let to = &mut config.handshakes_per_second;
-    top.set("handshakes_per_second", "handshakes_per_second = 1000", to)?;
+    top.set("handshakes_per_second", "handshakes_per_second = 300", to)?;
     top.set("hellos_per_second", "hellos_per_second = 2000", &mut config.hellos_per_second)?;
     let to = &mut config.address_connections_per_second;
     top.set("address_connections_per_second", "address_connections_per_second = 200", to)?;

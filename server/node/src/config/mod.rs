@@ -148,7 +148,7 @@ pub struct Config {
     /// `pin`: keeps each shard's thread to a processor of its own, where there are enough. Default true. Since 0.2.
     pub pin: bool,
     /// `handshakes_per_second`: new connections that each shard takes in a second, 1 to 100000; others wait in the
-    /// system's queue, so that those who are connected do not notice. Default 1000. Since 0.2.
+    /// system's queue, so that those who are connected do not notice. Default 300. Since 0.2.
     pub handshakes_per_second: u32,
     /// `hellos_per_second`: sessions that each shard opens in a second, 1 to 100000; others are told when to come again.
     /// Default 2000. Since 0.2.
@@ -190,7 +190,7 @@ impl Config {
             connections_max: 100_000,
             shards: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64) as u32),
             pin: true,
-            handshakes_per_second: 1_000,
+            handshakes_per_second: 300,
             hellos_per_second: 2_000,
             address_connections_per_second: 200,
             address_without_hello_max: 512,
@@ -254,7 +254,7 @@ impl Config {
     fn check_rates(&self, given: &file::Given) -> Result<(), ConfigError> {
         let range = || 1..=100_000;
         let field = "handshakes_per_second";
-        given.in_range(field, self.handshakes_per_second, range(), "handshakes_per_second = 1000")?;
+        given.in_range(field, self.handshakes_per_second, range(), "handshakes_per_second = 300")?;
         given.in_range("hellos_per_second", self.hellos_per_second, range(), "hellos_per_second = 2000")?;
         let field = "address_connections_per_second";
         let example = "address_connections_per_second = 200";

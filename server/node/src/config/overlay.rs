@@ -107,7 +107,7 @@ impl Overlay {
 
     fn apply_rates(&self, config: &mut Config, given: &mut Given) -> Result<(), ConfigError> {
         let example = |name, example| Field { name, example };
-        let field = example("handshakes_per_second", "--handshakes-per-second 1000");
+        let field = example("handshakes_per_second", "--handshakes-per-second 300");
         set(&self.handshakes_per_second, field, &mut config.handshakes_per_second, given)?;
         let field = example("hellos_per_second", "--hellos-per-second 2000");
         set(&self.hellos_per_second, field, &mut config.hellos_per_second, given)?;

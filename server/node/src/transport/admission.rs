@@ -72,12 +72,13 @@ impl NodeAdmission {
         self.metrics.connections_without_hello.set(state.without_hello.len() as f64);
     }
 
-    /// A number and what evicts it; `None`: there is no place, and none can be made.
-    fn admit(&self, address: IpAddr) -> Option<(u64, Arc<Notify>)> {
+    /// A number and what evicts it; `None`: there is no place, and none can be made. Without an address none is charged.
+    fn admit(&self, address: Option<IpAddr>) -> Option<(u64, Arc<Notify>)> {
         let mut state = self.lock();
-        let address = match state.addresses.open(address, Instant::now()) {
-            Ok(address) => address,
-            Err(reason) => {
+        let address = match address.map(|address| state.addresses.open(address, Instant::now())) {
+            None => None,
+            Some(Ok(address)) => address,
+            Some(Err(reason)) => {
                 self.metrics.connection_dropped(reason);
                 return None;
             }
@@ -100,6 +101,23 @@ impl NodeAdmission {
         state.without_hello.insert(number, Stranger { evict: evict.clone(), address });
         self.show(&state);
         Some((number, evict))
+    }
+
+    /// Charges an address that has proved to be its connection's. `false`: it has too many.
+    fn prove(&self, number: u64, address: IpAddr) -> bool {
+        let mut state = self.lock();
+        match state.addresses.open(address, Instant::now()) {
+            Err(reason) => {
+                self.metrics.connection_dropped(reason);
+                return false;
+            }
+            Ok(None) => {}
+            Ok(Some(prefix)) => match state.without_hello.get_mut(&number) {
+                Some(stranger) => stranger.address = Some(prefix),
+                None => state.addresses.settle(prefix),
+            },
+        }
+        true
     }
 
     fn settle(&self, number: u64, is_gone: bool) {
@@ -215,8 +233,9 @@ impl Admission {
         None
     }
 
-    /// A place for a new connection; `None`: there is none, and none can be made.
-    pub(crate) fn admit(self: &Rc<Self>, address: IpAddr) -> Option<Place> {
+    /// A place for a new connection; `None`: there is none, and none can be made. Of a peer whose address is not proven
+    /// yet, and may be somebody else's, no address is given: [`Place::has_proved`] follows.
+    pub(crate) fn admit(self: &Rc<Self>, address: Option<IpAddr>) -> Option<Place> {
         let (number, evicted) = self.node.admit(address)?;
         self.connections.set(self.connections.get() + 1);
         let (has_begun, has_session) = (Cell::new(false), Cell::new(false));
@@ -250,6 +269,11 @@ impl Place {
             self.admission.handshakes_share.set(handshakes.len());
             self.admission.handshake_ended.notify_one();
         }
+    }
+
+    /// Its address is its own. `false`: that has more connections than it may, and this one must go.
+    pub(crate) fn has_proved(&self, address: IpAddr) -> bool {
+        self.admission.node.prove(self.number, address)
     }
 
     /// It has a session now.
@@ -299,7 +323,7 @@ mod tests {
         let node = NodeAdmission::with_limits(3, 2, GENEROUS, metrics.clone());
         // The bounds are the node's, whichever shard a connection comes to.
         let shards = [Admission::new(node.clone(), 1_000), Admission::new(node.clone(), 1_000)];
-        let admit = |shard: usize| shards[shard].admit(ADDRESS);
+        let admit = |shard: usize| shards[shard].admit(Some(ADDRESS));
         let first = admit(0).unwrap();
         first.has_session();
         let (second, third) = (admit(0).unwrap(), admit(1).unwrap());
@@ -322,11 +346,11 @@ mod tests {
         let node = NodeAdmission::new(10_000, GENEROUS, metrics.clone());
         let admission = Admission::new(node, 10);
         let begun = || {
-            let place = admission.admit(ADDRESS).unwrap();
+            let place = admission.admit(Some(ADDRESS)).unwrap();
             place.has_begun();
             place
         };
-        let silent: Vec<_> = (0..100).map(|_| admission.admit(ADDRESS).unwrap()).collect();
+        let silent: Vec<_> = (0..100).map(|_| admission.admit(Some(ADDRESS)).unwrap()).collect();
         let now = Instant::now();
         assert_eq!(admission.wait_for_turn(now), None, "the silent hold up nobody");
         let places = [begun(), begun()];

@@ -92,7 +92,7 @@ impl Acceptor {
 
     fn start(&self, tcp: TcpStream, peer: SocketAddr) {
         self.context.metrics.accepted.increment(1);
-        let Some(place) = self.admission.admit(peer.ip()) else { return };
+        let Some(place) = self.admission.admit(Some(peer.ip())) else { return };
         let socket = socket2::SockRef::from(&tcp);
         let options =
             socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX));

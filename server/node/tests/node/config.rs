@@ -201,7 +201,7 @@ fn rules_between_fields() {
         ("shards = 65", ["`shards` = 65", "from 1 to 64", "shards = 4"]),
         (
             "handshakes_per_second = 0",
-            ["`handshakes_per_second` = 0", "from 1 to 100000", "handshakes_per_second = 1000"],
+            ["`handshakes_per_second` = 0", "from 1 to 100000", "handshakes_per_second = 300"],
         ),
         ("hellos_per_second = 0", ["`hellos_per_second` = 0", "from 1 to", "hellos_per_second = 2000"]),
         (

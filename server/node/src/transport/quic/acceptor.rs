@@ -72,7 +72,8 @@ impl QuicAcceptor {
     fn start(&self, incoming: Incoming, gate: &Gate) {
         let metrics = &self.context.metrics;
         metrics.accepted.increment(1);
-        let peer = incoming.remote_address().ip();
+        let proven = incoming.remote_address_validated();
+        let peer = proven.then(|| incoming.remote_address().ip());
         let Some(place) = self.admission.admit(peer) else { return incoming.refuse() };
         place.has_begun();
         // A server can always begin to speak before the handshake is complete.
@@ -80,8 +81,14 @@ impl QuicAcceptor {
         let Ok(Ok((link, done))) = started else {
             return metrics.connection_dropped(DropReason::Handshake);
         };
-        let connection =
-            Connection::new(self.context.clone(), link, done, gate.enter(), place, self.phase.clone());
+        let connection = Connection::new(
+            self.context.clone(),
+            link,
+            done,
+            gate.enter(),
+            (place, proven),
+            self.phase.clone(),
+        );
         tokio::task::spawn_local(connection.run());
     }
 }

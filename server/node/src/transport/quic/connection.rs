@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     lifecycle::Phase,
-    limits::{LINGER, TRANSMIT_BYTES_HIGH},
+    limits::{LINGER, RECONNECT_SPREAD_MS, TRANSMIT_BYTES_HIGH},
     metrics::DropReason,
     outbox::Outbox,
     session_driver::{SessionContext, SessionDriver},
@@ -74,6 +74,8 @@ pub(super) struct Handshake {
     /// Given back with the handshake.
     _place: HandshakePlace,
     pub(super) until: Instant,
+    /// What its address may have was counted when it came: that was proven then.
+    is_charged: bool,
 }
 
 /// See the module.
@@ -102,12 +104,13 @@ impl Connection {
         link: quinn::Connection,
         done: ZeroRttAccepted,
         handshake_place: HandshakePlace,
-        place: Place,
+        (place, is_charged): (Place, bool),
         phase: watch::Receiver<Phase>,
     ) -> Self {
         let driver = SessionDriver::new_early(context.clone());
         let now = Instant::now();
-        let handshake = Handshake { done, _place: handshake_place, until: now + HANDSHAKE_TIMEOUT };
+        let handshake =
+            Handshake { done, _place: handshake_place, is_charged, until: now + HANDSHAKE_TIMEOUT };
         Self {
             link,
             handshake: Some(handshake),
@@ -224,8 +227,13 @@ impl Connection {
         if let Some(error) = self.link.close_reason() {
             return Err(Over::Lost(error));
         }
-        self.handshake = None;
+        let is_charged = self.handshake.take().is_none_or(|handshake| handshake.is_charged);
         self.place.has_shaken_hands();
+        if !is_charged && !self.place.has_proved(self.link.remote_address().ip()) {
+            let retry_ms = self.driver.jitter(RECONNECT_SPREAD_MS).max(1);
+            self.driver.end(ErrorCode::Busy, "your address has as many new connections as it may", retry_ms);
+            return Ok(());
+        }
         self.driver.confirm();
         Ok(())
     }
