@@ -1,6 +1,6 @@
 //! What a node counts. Handles are made once per node, from a recorder of its own: no global state, no lookup on a
 //! hot path, and two nodes in one process count apart. Every bounded thing has its depth here, every drop its
-//! counter with a reason. A gauge is the sum over the node's shards ([`ShardMetrics`]).
+//! counter with a reason. A gauge is the sum over the node's shards (`ShardMetrics`).
 
 mod shard;
 
