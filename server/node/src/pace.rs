@@ -47,10 +47,10 @@ impl TokenBucket {
         has_one
     }
 
-    /// Takes a token that may not be there yet: the next ones wait for it.
-    pub(crate) fn owe(&mut self, now: Instant) {
+    /// Takes tokens that may not be there yet: the next ones wait for them.
+    pub(crate) fn owe(&mut self, now: Instant, tokens: u32) {
         self.refill(now);
-        self.tokens -= 1.0;
+        self.tokens -= f64::from(tokens);
     }
 
     /// Nothing of it is in use.

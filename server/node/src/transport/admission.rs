@@ -251,12 +251,13 @@ impl Admission {
 
 impl Place {
     /// Its handshake begins: something came. Before that it costs next to nothing, and holds up nobody.
-    pub(crate) fn has_begun(&self) {
+    /// It counts as so many, by what it costs.
+    pub(crate) fn has_begun(&self, cost: u32) {
         if self.has_begun.replace(true) {
             return;
         }
         let (admission, now) = (&self.admission, Instant::now());
-        admission.pace.borrow_mut().owe(now);
+        admission.pace.borrow_mut().owe(now, cost);
         let mut handshakes = admission.handshakes.borrow_mut();
         handshakes.insert(self.number, Handshake { since: now, evict: self.evicted.clone() });
         admission.handshakes_share.set(handshakes.len());
@@ -347,7 +348,7 @@ mod tests {
         let admission = Admission::new(node, 10);
         let begun = || {
             let place = admission.admit(Some(ADDRESS)).unwrap();
-            place.has_begun();
+            place.has_begun(1);
             place
         };
         let silent: Vec<_> = (0..100).map(|_| admission.admit(Some(ADDRESS)).unwrap()).collect();

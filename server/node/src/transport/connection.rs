@@ -145,7 +145,7 @@ impl Connection {
         }
         self.on_time()?;
         if self.socket.has_begun() {
-            self.place.has_begun();
+            self.place.has_begun(1);
         }
         if !self.socket.is_handshaking() {
             self.place.has_shaken_hands();

@@ -7,7 +7,7 @@ use std::{
 
 use talaria_protocol::{
     ids::ConversationId,
-    limits::{CREDIT_BYTES_MAX, CREDIT_ENTRIES_MAX},
+    limits::{CREDIT_BYTES_MAX, CREDIT_ENTRIES_MAX, PAGE_BYTES_MAX},
     message::{
         Credit, Cursor, Direction,
         client::{ClientFrame, History, Request},
@@ -121,12 +121,14 @@ fn a_live_message_overtakes_a_backfill() {
 /// A page is one frame, which nothing can interrupt.
 #[test]
 fn a_live_message_overtakes_pages_that_wait() {
-    const PAGES: usize = 12;
+    const PAGES: usize = 24;
+    // A page ends with the entry that reaches the bound.
+    const PAGE: usize = PAGE_BYTES_MAX + TEXT_BYTES;
     let mut scene = Scene::new(20);
     let old = scene.old;
     let asked: Vec<_> = (0..PAGES).map(|_| scene.slow.ask(history(old))).collect();
-    let (bytes, pages) = scene.before_live((PAGES - 3) * 19 * TEXT_BYTES);
-    assert!(pages <= 2, "{pages} pages, {bytes} bytes");
+    let (bytes, pages) = scene.before_live((PAGES / 2) * PAGE_BYTES_MAX);
+    assert!(bytes <= COMMITTED_MAX + 2 * PAGE, "{pages} pages, {bytes} bytes");
     for id in asked.into_iter().skip(pages) {
         assert!(matches!(scene.slow.answer(id), ServerFrame::HistoryPage(_)));
     }

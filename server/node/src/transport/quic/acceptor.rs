@@ -10,7 +10,7 @@ use super::{
     Endpoints,
     connection::Connection,
     gate::{Gate, Verdict},
-    limits::REOPEN_PAUSE,
+    limits::{HANDSHAKE_COST, REOPEN_PAUSE},
 };
 use crate::{lifecycle::Phase, metrics::DropReason, session_driver::SessionContext, transport::Admission};
 
@@ -75,7 +75,7 @@ impl QuicAcceptor {
         let proven = incoming.remote_address_validated();
         let peer = proven.then(|| incoming.remote_address().ip());
         let Some(place) = self.admission.admit(peer) else { return incoming.refuse() };
-        place.has_begun();
+        place.has_begun(HANDSHAKE_COST);
         // A server can always begin to speak before the handshake is complete.
         let started = incoming.accept().map(quinn::Connecting::into_0rtt);
         let Ok(Ok((link, done))) = started else {

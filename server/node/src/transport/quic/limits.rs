@@ -33,6 +33,8 @@ pub const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
 /// TLS sessions that may be resumed, all shards. Full: the oldest is forgotten, and its client makes a full handshake.
 pub const RESUMABLE_SESSIONS_MAX: usize = 40_000;
 
+/// What a handshake counts as in the pace that both transports share: it takes about twice the processor time of TCP's.
+pub const HANDSHAKE_COST: u32 = 2;
 /// QUIC handshakes in progress at a shard, above which a client must first prove that its address is its own.
 pub const HANDSHAKES_UNPROVEN_MAX: usize = 128;
 /// The same, above which new ones are turned away.
