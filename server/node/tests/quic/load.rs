@@ -13,8 +13,11 @@ use crate::{
 /// Clients that never hear us, as forged addresses would not: from some number on, addresses are proven first.
 #[tokio::test]
 async fn many_half_open_handshakes_make_newcomers_prove_their_address() {
-    // The bound is a shard's.
-    let node = TestNode::start_with(|config| config.shards = 1);
+    // The bound is a shard's, and all may come at once.
+    let node = TestNode::start_with(|config| {
+        config.shards = 1;
+        config.handshakes_per_second = 5_000;
+    });
     let relay = Relay::to(node.tcp_addr);
     relay.mute(true);
     let deaf = endpoint();
