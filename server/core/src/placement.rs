@@ -1,4 +1,4 @@
-//! Which shard of a node a slot belongs to. One shard today; every place that will have to ask is here already.
+//! Which shard of a node a slot belongs to: the home of its conversations and users.
 
 use talaria_protocol::ids::Slot;
 

@@ -51,9 +51,9 @@ impl World {
         let mut ids = Vec::new();
         let (mut cursors, mut cuts) = (Vec::new(), Vec::new());
         while ids.len() < count
-            && let Some((shard, id, mut op)) = self.ops.pop_front()
+            && let Some((shard, id, op)) = self.ops.pop_front()
         {
-            cuts.extend(self.cuts.on_op(&self.log, &mut op));
+            cuts.extend(self.cuts.on_op(&self.log, &op));
             if let LogOp::Cursors(writes) = &op {
                 cursors.extend(writes.clone());
             }
@@ -62,7 +62,7 @@ impl World {
         }
         let outcomes = self.group.commit(&self.log);
         if matches!(outcomes.first(), Some(Outcome::Committed { .. })) {
-            cuts.into_iter().for_each(|cut| self.cuts.on_committed(&self.log, cut));
+            cuts.into_iter().for_each(|cut| self.cuts.on_committed(cut));
             cursors.iter().for_each(|write| self.check_cursor(write));
         }
         let ended = ids.into_iter().zip(outcomes);
@@ -93,7 +93,7 @@ impl World {
         if let Some(pending) = self.reads.get_mut(index)
             && pending.answer.is_none()
         {
-            pending.answer = Some(self.cuts.read(&self.log, &pending.op));
+            pending.answer = Some(talaria_log::read(&self.log, &pending.op).unwrap_or(ReadAnswer::Failed));
         }
     }
 

@@ -110,7 +110,7 @@ impl Sim {
         self.book.check(&self.world);
         self.check_devices();
         let report = talaria_log::verify(self.world.log.inner()).expect("a memory log can be read");
-        assert!(report.is_good() || self.world.cuts.emulates(), "{report}");
+        assert!(report.is_good(), "{report}");
     }
 
     fn window(&mut self) -> Credit {

@@ -440,10 +440,7 @@ impl World {
         };
         let mut found: Vec<StoredEntry> = self.cuts.gone(conversation).to_vec();
         match talaria_log::read(self.log.inner(), &ReadOp::Page(query)) {
-            Ok(ReadAnswer::Page { entries, .. }) => {
-                let first = self.cuts.first_seq(conversation);
-                found.extend(entries.into_iter().filter(|entry| entry.seq >= first));
-            }
+            Ok(ReadAnswer::Page { entries, .. }) => found.extend(entries),
             other => panic!("cannot read the log: {other:?}"),
         }
         found.retain(|entry| entry.seq >= from);

@@ -19,13 +19,14 @@ use tokio::{
 
 use super::{
     admission::Place,
+    stall::Stall,
     tls_socket::{ReadStatus, SocketError, TlsSocket},
     transmit::TransmitBuffer,
 };
 use crate::{
     lifecycle::Phase,
-    limits::{LINGER, STALL_BYTES_MIN, TRANSMIT_BYTES_HIGH, TRANSMIT_CHUNK_BYTES},
-    metrics::DropReason,
+    limits::{LINGER, TRANSMIT_BYTES_HIGH, TRANSMIT_CHUNK_BYTES},
+    metrics::{DropReason, Share},
     session_driver::{SessionContext, SessionDriver},
 };
 
@@ -50,13 +51,6 @@ enum Ending {
     Lingering { until: Instant },
 }
 
-/// A period in which something always waited to be written.
-#[derive(Clone, Copy, Debug)]
-struct Stall {
-    since: Instant,
-    written_before: u64,
-}
-
 /// See the module.
 pub(super) struct Connection {
     context: Rc<SessionContext>,
@@ -68,9 +62,9 @@ pub(super) struct Connection {
     /// Bytes that the system took.
     written: u64,
     /// What of `transmit_bytes` is counted for this connection.
-    shown_bytes: usize,
+    waiting_bytes: Share,
     ending: Ending,
-    stall: Option<Stall>,
+    stall: Stall,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -89,9 +83,9 @@ impl Connection {
             phase,
             transmit: TransmitBuffer::default(),
             written: 0,
-            shown_bytes: 0,
+            waiting_bytes: Share::new(&context.metrics.transmit_bytes),
             ending: Ending::No,
-            stall: None,
+            stall: Stall::new(context.keepalive * KEEPALIVE_MISSED_MAX),
             timer: Box::pin(sleep_until(Instant::now().into())),
             driver,
             context,
@@ -229,20 +223,8 @@ impl Connection {
                 break;
             }
         }
-        self.show();
+        self.waiting_bytes.set(self.unwritten());
         Ok(())
-    }
-
-    /// Keeps the gauge of all connections right.
-    fn show(&mut self) {
-        let bytes = self.unwritten();
-        let gauge = &self.context.metrics.transmit_bytes;
-        if bytes > self.shown_bytes {
-            gauge.increment((bytes - self.shown_bytes) as f64);
-        } else if bytes < self.shown_bytes {
-            gauge.decrement((self.shown_bytes - bytes) as f64);
-        }
-        self.shown_bytes = bytes;
     }
 
     /// Whatever is due by the clock: the session's deadlines, the drain.
@@ -272,17 +254,8 @@ impl Connection {
 
     /// Right after a write: what is left then, the peer does not take.
     fn check_stall(&mut self) -> Result<(), DropReason> {
-        if self.is_written() {
-            self.stall = None;
-            return Ok(());
-        }
-        let now = Instant::now();
-        let stall = *self.stall.get_or_insert(Stall { since: now, written_before: self.written });
-        if now < stall.since + self.stall_time() {
-            return Ok(());
-        }
-        if self.written - stall.written_before >= STALL_BYTES_MIN as u64 {
-            self.stall = Some(Stall { since: now, written_before: self.written });
+        let (now, waits) = (Instant::now(), !self.is_written());
+        if !self.stall.is_over(now, waits, self.written) {
             return Ok(());
         }
         self.driver.end(ErrorCode::SlowConsumer, "the client does not read what it granted credit for", 0);
@@ -299,10 +272,6 @@ impl Connection {
         } else {
             self.driver.token_expires()
         }
-    }
-
-    fn stall_time(&self) -> std::time::Duration {
-        self.context.keepalive * KEEPALIVE_MISSED_MAX
     }
 
     /// Once the session has ended: writes the rest, then closes our side.
@@ -338,7 +307,7 @@ impl Connection {
     fn arm(&mut self) {
         let session = self.session_due().map(|due| self.context.clock.instant(due));
         let lingers = matches!(self.ending, Ending::Lingering { .. });
-        let stall = self.stall.filter(|_| !lingers).map(|stall| stall.since + self.stall_time());
+        let stall = self.stall.due().filter(|_| !lingers);
         let drain = match *self.phase.borrow() {
             // Past it the session has ended, and `ending` says what is next.
             Phase::Draining { until } if self.ending == Ending::No => Some(until),
@@ -360,7 +329,6 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.context.metrics.transmit_bytes.decrement(self.shown_bytes as f64);
         if std::thread::panicking() {
             self.context.metrics.panics.increment(1);
             self.context.metrics.connection_dropped(DropReason::Panic);

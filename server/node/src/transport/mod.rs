@@ -4,6 +4,7 @@ mod addresses;
 mod admission;
 mod connection;
 pub mod quic;
+mod stall;
 pub mod steering;
 pub(crate) mod tcp;
 mod tls_socket;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod bad;
-mod cost;
 mod early;
 mod flow;
 mod load;

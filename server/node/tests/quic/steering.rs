@@ -314,7 +314,7 @@ async fn after_a_restart_of_the_node_clients_are_told_that_their_connections_are
 }
 
 #[tokio::test]
-#[ignore = "a bench"]
+#[ignore = "half a minute, to be read by a person: benches/README.md"]
 #[allow(clippy::print_stdout, reason = "it is read by a person")]
 async fn many_clients_move_often() {
     println!("200 clients x 20 rebinds, {SHARDS} shards");

@@ -29,15 +29,14 @@ use super::{
     gate::HandshakePlace,
     inbound::{Arrival, Inbound},
     outbound::{Outbound, Written},
-    stall::Stall,
 };
 use crate::{
     lifecycle::Phase,
     limits::{LINGER, RECONNECT_SPREAD_MS, TRANSMIT_BYTES_HIGH},
-    metrics::DropReason,
+    metrics::{DropReason, Share},
     outbox::Outbox,
     session_driver::{SessionContext, SessionDriver},
-    transport::admission::Place,
+    transport::{admission::Place, stall::Stall},
 };
 
 /// Close code of a connection that ends as it should [QUI-14]; others are error codes.
@@ -92,7 +91,7 @@ pub(super) struct Connection {
     /// Bytes that QUIC took.
     written: u64,
     /// What of `transmit_bytes` is counted for this connection.
-    shown_bytes: usize,
+    waiting_bytes: Share,
     ending: Ending,
     stall: Stall,
     timer: Pin<Box<Sleep>>,
@@ -120,7 +119,7 @@ impl Connection {
             inbound: Inbound::default(),
             outbound: Outbound::new(),
             written: 0,
-            shown_bytes: 0,
+            waiting_bytes: Share::new(&context.metrics.transmit_bytes),
             ending: Ending::No,
             stall: Stall::new(context.keepalive * KEEPALIVE_MISSED_MAX),
             timer: Box::pin(sleep_until(now.into())),
@@ -176,7 +175,7 @@ impl Connection {
         if self.driver.is_open() && host.faults().take_session(host.shard()) {
             std::panic::panic_any("a fault that a test brings about");
         }
-        self.show();
+        self.waiting_bytes.set(self.unwritten());
         let now = Instant::now();
         if let Ending::Lingering { until } = self.ending {
             let stopped = *self.phase.borrow_and_update() == Phase::Stopped;
@@ -248,18 +247,6 @@ impl Connection {
             && self.unwritten() < TRANSMIT_BYTES_HIGH
             && !self.driver.is_paused()
             && *self.phase.borrow() == Phase::Serving
-    }
-
-    /// Keeps the gauge of all connections right.
-    fn show(&mut self) {
-        let bytes = self.unwritten();
-        let gauge = &self.context.metrics.transmit_bytes;
-        if bytes > self.shown_bytes {
-            gauge.increment((bytes - self.shown_bytes) as f64);
-        } else if bytes < self.shown_bytes {
-            gauge.decrement((self.shown_bytes - bytes) as f64);
-        }
-        self.shown_bytes = bytes;
     }
 
     /// The session's deadlines, the handshake's, the drain.
@@ -411,7 +398,6 @@ async fn handshake_done(handshake: &mut Option<Handshake>) {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.context.metrics.transmit_bytes.decrement(self.shown_bytes as f64);
         if std::thread::panicking() {
             self.context.metrics.panics.increment(1);
             self.context.metrics.connection_dropped(DropReason::Panic);

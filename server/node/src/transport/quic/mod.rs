@@ -10,7 +10,6 @@ mod gate;
 mod inbound;
 pub mod limits;
 mod outbound;
-mod stall;
 pub(crate) mod start;
 
 pub(crate) use acceptor::QuicAcceptor;

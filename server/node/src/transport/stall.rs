@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::limits::STALL_BYTES_MIN;
 
 /// See the module.
-pub(super) struct Stall {
+pub(crate) struct Stall {
     period: Duration,
     since: Option<Since>,
 }
@@ -18,12 +18,12 @@ struct Since {
 }
 
 impl Stall {
-    pub(super) fn new(period: Duration) -> Self {
+    pub(crate) fn new(period: Duration) -> Self {
         Self { period, since: None }
     }
 
     /// Whether it has taken too little for too long: `waits` says that something waits now, `written` what it ever took.
-    pub(super) fn is_over(&mut self, now: Instant, waits: bool, written: u64) -> bool {
+    pub(crate) fn is_over(&mut self, now: Instant, waits: bool, written: u64) -> bool {
         if !waits {
             self.since = None;
             return false;
@@ -37,7 +37,7 @@ impl Stall {
     }
 
     /// When to look again.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since.at + self.period)
     }
 }
