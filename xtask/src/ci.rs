@@ -38,7 +38,7 @@ struct Step {
 }
 
 /// In this order: cheap ones first, so that a mistake shows early.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "packages", run: |_| packages::ensure() },
     Step { name: "fmt", run: |w| run(&mut w.cargo(["fmt", "--all", "--check"])) },
     Step { name: "tidy", run: |w| xtask(w, &["tidy"]) },
@@ -51,6 +51,7 @@ const STEPS: [Step; 12] = [
     Step { name: "demo-seeds", run: demo_seeds },
     Step { name: "readme-test", run: |w| readme_commands(w, "cargo xtask test") },
     Step { name: "pure-tests", run: pure_tests },
+    Step { name: "bench-smoke", run: |w| xtask(w, &["bench", "--quick"]) },
 ];
 
 /// `cargo xtask ci`

@@ -196,6 +196,7 @@ impl ShardMaker {
                 shard: ports.shard,
                 shards,
                 incarnation: 0,
+                is_in_doubt: false,
                 sessions: sessions.clone(),
             };
             let thread = ShardThread {

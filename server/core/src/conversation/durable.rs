@@ -74,15 +74,15 @@ impl Conversation {
     }
 
     /// An append failed, and with it all that came after: their seqs were never given out. The conversation must
-    /// be loaded anew.
-    pub fn on_failed(self, outcome: Outcome, doubtful: &mut Doubtful) -> Released {
+    /// be loaded anew. `in_doubt`: all ids are doubtful.
+    pub fn on_failed(self, outcome: Outcome, doubtful: &mut Doubtful, in_doubt: bool) -> Released {
         let mut released = Vec::new();
         for pending in self.pending {
             let key = (self.id, pending.sender.0, pending.id);
             if outcome == Outcome::Unknown {
                 doubtful.insert(key);
             }
-            let refusal = if doubtful.contains(&key) { outcome_unknown() } else { read_only() };
+            let refusal = if in_doubt || doubtful.contains(&key) { outcome_unknown() } else { read_only() };
             released.extend(pending.waiters.into_iter().map(|(waiter, _)| (waiter, Err(refusal.clone()))));
         }
         released

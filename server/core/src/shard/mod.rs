@@ -79,6 +79,9 @@ pub struct ShardConfig {
     /// How often this shard has begun: 0 at first. All numbers that it gives out (operations, reads, questions) are of
     /// this incarnation; what comes back for an earlier one is ignored.
     pub incarnation: u32,
+    /// An append of an earlier incarnation may be in the log or not, and nobody knows which: no send that fails may hear
+    /// that surely nothing happened ([ERR-7]).
+    pub is_in_doubt: bool,
     /// Of the node.
     pub sessions: Arc<SessionDirectory>,
 }

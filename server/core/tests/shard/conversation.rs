@@ -68,7 +68,7 @@ fn what_failed_is_answered_to_all_who_wait() {
         admit(&mut conversation, 1, id(number), said("a"));
     }
     let mut doubtful = Default::default();
-    let released = conversation.on_failed(Outcome::Unknown, &mut doubtful);
+    let released = conversation.on_failed(Outcome::Unknown, &mut doubtful, false);
     assert_eq!((released.len(), doubtful.len()), (4, 3));
     assert!(released.iter().all(|(_, answer)| answer.is_err()));
 }

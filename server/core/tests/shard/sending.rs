@@ -305,6 +305,22 @@ fn a_failed_commit_is_answered_by_what_it_may_have_done() {
     }
 }
 
+/// The core that knew which sends are in doubt is gone.
+#[test]
+fn a_shard_that_begins_anew_over_a_log_in_doubt_promises_nothing() {
+    let (mut world, ada, _, conversation) = chat();
+    let first = world.begin(ada, send(conversation, 3, "first"));
+    fail(&mut world, unknown(), true);
+    world.commit(1);
+    world.complete_op();
+    assert_eq!(code(&world.reply(ada, first).expect("an answer")), Some(ErrorCode::OutcomeUnknown));
+    world.restart_shard(0);
+    let ada = world.session("ada");
+    // The log has it; another's write is refused, and nobody knows of it either.
+    assert_eq!(world.ask_code(ada, send(conversation, 9, "new")), Some(ErrorCode::OutcomeUnknown));
+    world.assert_at_rest();
+}
+
 #[test]
 fn an_unknown_commit_may_turn_out_to_be_there() {
     let (mut world, ada, _, conversation) = chat();

@@ -161,6 +161,7 @@ impl World {
             shard: ShardId(shard),
             shards: self.incarnations.len() as u16,
             incarnation,
+            is_in_doubt: self.is_read_only(),
             sessions: self.directory.clone(),
         };
         Shard::new(config, self.now).with_conversations_loaded_max(self.conversations_loaded_max)

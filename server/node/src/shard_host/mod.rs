@@ -63,6 +63,8 @@ pub(crate) struct ShardHost {
     /// When the timer's task will wake, mono ms.
     armed_ms: Cell<Option<u64>>,
     under_way: Cell<UnderWay>,
+    /// A commit ended so that nobody knows whether it is in the log.
+    is_in_doubt: Cell<bool>,
     state: Cell<State>,
     restarts: RefCell<Restarts>,
 }
@@ -70,7 +72,7 @@ pub(crate) struct ShardHost {
 impl ShardHost {
     /// Makes the core's first incarnation.
     pub(crate) fn new(config: ShardConfig, ports: Ports) -> Rc<Self> {
-        let core = restart::make_core(&config, 0, ports.clock.now());
+        let core = restart::make_core(&config, 0, false, ports.clock.now());
         Rc::new(Self {
             core: RefCell::new(core),
             outboxes: RefCell::default(),
@@ -78,6 +80,7 @@ impl ShardHost {
             last_session: Cell::new(0),
             armed_ms: Cell::new(None),
             under_way: Cell::default(),
+            is_in_doubt: Cell::new(false),
             state: Cell::new(State::Running),
             restarts: RefCell::new(Restarts::new(config.shards)),
             config,

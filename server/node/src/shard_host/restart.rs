@@ -57,9 +57,9 @@ impl Restarts {
 }
 
 /// A core without state. No two incarnations draw the same salts.
-pub(super) fn make_core(config: &ShardConfig, incarnation: u32, now: Now) -> Shard {
+pub(super) fn make_core(config: &ShardConfig, incarnation: u32, is_in_doubt: bool, now: Now) -> Shard {
     let seed = *blake3::keyed_hash(&config.seed, &incarnation.to_be_bytes()).as_bytes();
-    Shard::new(ShardConfig { seed, incarnation, ..config.clone() }, now)
+    Shard::new(ShardConfig { seed, incarnation, is_in_doubt, ..config.clone() }, now)
 }
 
 impl ShardHost {
@@ -120,7 +120,7 @@ impl ShardHost {
             self.tell_of_room(class);
         }
         let incarnation = self.incarnation() + 1;
-        let core = make_core(&self.config, incarnation, self.ports.clock.now());
+        let core = make_core(&self.config, incarnation, self.is_in_doubt.get(), self.ports.clock.now());
         *self.core.borrow_mut() = core;
         self.restarts.borrow_mut().known[usize::from(self.ports.shard.0)] = incarnation;
         self.ports.mailboxes.begin_incarnation(self.ports.shard, incarnation);

@@ -3,6 +3,7 @@
 
 use talaria_core::{
     effect::Input,
+    log::Outcome,
     peer::{PeerClass, PeerMessage, ShardId},
 };
 
@@ -46,6 +47,9 @@ impl ShardHost {
                     under_way.ops -= outcomes.len();
                     self.under_way.set(under_way);
                     for (op, outcome) in outcomes {
+                        if outcome == Outcome::Unknown {
+                            self.is_in_doubt.set(true);
+                        }
                         self.handle(Input::Durable { op, outcome });
                     }
                 }

@@ -90,7 +90,8 @@ impl Shard {
         }
         let Some(Slot::Ready(loaded)) = self.home.slots.remove(&id) else { return };
         self.home.loaded.retain(|other| *other != id);
-        for (waiter, answer) in loaded.conversation.on_failed(outcome, &mut self.home.doubtful) {
+        let in_doubt = self.config.is_in_doubt;
+        for (waiter, answer) in loaded.conversation.on_failed(outcome, &mut self.home.doubtful, in_doubt) {
             self.answer_append(id, waiter, answer);
         }
         for (asking, question) in loaded.parked {
