@@ -148,11 +148,9 @@ fn fit_connections_to_files(config: &mut Config) {
     let fit = u32::try_from(files.saturating_sub(others)).unwrap_or(u32::MAX).max(16);
     if fit < config.connections_max {
         tracing::warn!(
-            connections_max = config.connections_max,
-            fit,
-            files,
-            "the system lets this process open too few files for connections_max: at most `fit` connections; to allow \
-             more, raise `ulimit -Hn`"
+            "connections_max = {}: the system lets this process open only {files} files, so it takes {fit} connections; \
+             to allow more, raise `ulimit -Hn`",
+            config.connections_max
         );
         config.connections_max = fit;
     }
